@@ -1,0 +1,218 @@
+"""Any directory of images, decoded once in parallel into a uint8 cache beside it."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from data.images import ImageDataset
+from utils.errors import UserError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
+CACHE_VERSION = 1  # raise it when the meaning of a cached pixel changes
+
+
+def to_mode(image: Image.Image, channels: int) -> Image.Image:
+    """Upright and in 1 (grey) or 3 (RGB) channels, whatever the file's mode; transparency is laid on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
+        values = np.asarray(image, dtype=np.float64)
+        scale = 65535 if values.max() > 255 else 255
+        image = Image.fromarray(np.uint8(np.clip(values / scale, 0, 1) * 255 + 0.5))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def centre_square(image: Image.Image, image_size: int) -> Image.Image:
+    """The largest centred square, resized (bilinear with antialiasing)."""
+    return ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def decode(file: Path, channels: int, image_size: int, crop: Callable = centre_square) -> np.ndarray:
+    """One file as uint8 ``(channels, image_size, image_size)``."""
+    with Image.open(file) as image:
+        image.load()
+        pixels = np.asarray(crop(to_mode(image, channels), image_size))
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def cache_file(root: Path, files: list[Path], description: str) -> Path:
+    """Where the decoded images of these files are kept: the name holds names, sizes, times and preprocessing."""
+    digest = hashlib.sha256(f"{CACHE_VERSION} {description}".encode())
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    folder = root / ".cache"
+    if not os.access(folder if folder.is_dir() else root, os.W_OK):
+        # Data on a read-only disk, as clusters have it.
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        folder = home / "latent-autoencoders" / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    return folder / f"{digest.hexdigest()[:20]}.npy"
+
+
+def decode_all(
+    root: Path,
+    files: list[Path],
+    *,
+    channels: int,
+    image_size: int,
+    crop: Callable = centre_square,
+    skip_corrupt: bool = False,
+    title: str = "decoding",
+) -> tuple[Tensor, list[int]]:
+    """All files as one memory-mapped uint8 tensor ``(N, channels, S, S)``, and the indices of the files in it.
+
+    The first call decodes in parallel and writes the cache, later calls only map it.
+
+    Raises:
+        UserError: a file that cannot be decoded, unless ``skip_corrupt``; then it is named and left out.
+    """
+    cache = cache_file(root, files, f"{channels} {image_size} {crop.__name__} {skip_corrupt}")
+    kept_file = cache.with_suffix(".kept.npy")
+    if not (cache.is_file() and kept_file.is_file()):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=cache.parent, suffix=".tmp")
+        os.close(handle)
+        try:
+            kept = _decode_into(Path(temporary), files, channels, image_size, crop, skip_corrupt, title)
+            np.save(kept_file, np.array(kept, dtype=np.int64))
+            os.replace(temporary, cache)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    # Copy-on-write: PyTorch wants writable memory, and nothing written would reach the file.
+    return torch.from_numpy(np.load(cache, mmap_mode="c")), np.load(kept_file).tolist()
+
+
+def _decode_into(
+    target: Path, files: list[Path], channels: int, image_size: int, crop: Callable, skip_corrupt: bool, title: str
+) -> list[int]:
+    """Decode into an .npy file at ``target``, which then holds only the good images; their indices."""
+    pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(files), channels, image_size, image_size))
+
+    def work(index: int) -> Exception | None:
+        try:
+            pixels[index] = decode(files[index], channels, image_size, crop)
+        except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
+            return error
+        return None
+
+    corrupt: list[int] = []
+    # Threads: Pillow releases the interpreter's lock while it decodes and resizes.
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        for index, error in enumerate(tqdm(pool.map(work, range(len(files))), title, len(files), disable=None)):
+            if error is None:
+                continue
+            if not skip_corrupt:
+                raise UserError(
+                    f"{files[index]}: cannot be decoded ({error}): remove it, or go on without it with --skip-corrupt"
+                )
+            corrupt.append(index)
+            tqdm.write(f"skipped {files[index]}: {error}")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    bad = set(corrupt)
+    kept = [index for index in range(len(files)) if index not in bad]
+    if not kept:
+        raise UserError(f"none of the {len(files)} images under {files[0].parent} can be decoded")
+    pixels.flush()
+    if corrupt:
+        good = pixels[kept]
+        del pixels
+        with open(target, "wb") as stream:
+            np.save(stream, good)
+    return kept
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file below the folder, sorted; hidden files and folders are left out."""
+    found = []
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(directory, name)
+            for name in sorted(names)
+            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+        ]
+    return found
+
+
+def split_folder(path: Path, split: str) -> Path | None:
+    """The sub-folder of a split in the layout ``<path>/{train,val,test}``, or None where there is no such layout."""
+    if not (path / "train").is_dir():
+        return None
+    for name in SPLIT_FOLDERS[split]:
+        if (path / name).is_dir():
+            return path / name
+    for name in SPLIT_FOLDERS["valid"] + SPLIT_FOLDERS["test"]:
+        if (path / name).is_dir():
+            return path / name  # one folder beside train serves as both validation and test set
+    raise UserError(
+        f"{path}: has a folder train but none of valid, val or test: add one, or give a folder without splits"
+    )
+
+
+def require_folder(path: Path, dataset: str) -> None:
+    """Raises UserError unless the path is a directory."""
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise UserError(
+            f"--data-path {path}: expected a directory of images for --dataset {dataset}, found {found} there"
+        )
+
+
+def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: bool = False) -> ImageDataset:
+    """A split of a directory of images.
+
+    ``<path>/{train,val,test}`` are the splits where they exist; otherwise 80, 10 and 10 % of all images in a fixed random
+    order. Where all images lie in sub-folders, the first level of sub-folders gives the labels.
+
+    Raises:
+        UserError: no directory, no images, too few to split, or a damaged one.
+    """
+    require_folder(path, "folder")
+    own_folder = split_folder(path, split)
+    root = own_folder or path
+    files = list_images(root)
+    if not files:
+        raise UserError(f"{root}: no images found (looked for {', '.join(sorted(EXTENSIONS))}): check --data-path")
+    if own_folder is None and len(files) < 10:
+        raise UserError(
+            f"{root}: found {len(files)} images, need at least 10 to make a training, validation and test set"
+        )
+    # Decoded in a random order, so that a split, and the first images of one, are a fair sample of the folder.
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+    files = [files[index] for index in order]
+    images, kept = decode_all(
+        root, files, channels=channels, image_size=image_size, skip_corrupt=skip_corrupt, title=f"decoding {root.name}"
+    )
+    labels, classes = folder_labels([files[index].relative_to(root) for index in kept])
+    part = slice(None)
+    if own_folder is None:
+        tenth = max(1, len(kept) // 10)
+        part = {"valid": slice(tenth), "test": slice(tenth, 2 * tenth), "train": slice(2 * tenth, None)}[split]
+    return ImageDataset(images[part], None if labels is None else labels[part], classes)
+
+
+def folder_labels(names: list[Path]) -> tuple[Tensor | None, list[str] | None]:
+    """Labels from the first level of sub-folders, where every image lies in one and there are at least two."""
+    folders = {name.parts[0] for name in names if len(name.parts) > 1}
+    if len(folders) < 2 or any(len(name.parts) == 1 for name in names):
+        return None, None
+    classes = sorted(folders)
+    position = {name: index for index, name in enumerate(classes)}
+    return torch.tensor([position[name.parts[0]] for name in names]), classes

@@ -1,0 +1,85 @@
+"""One circle or square on black, rendered on the fly: data whose dimension is known to be seven.
+
+Source: IRMAE (arXiv 2010.00679), section 4.1. The factors are shape, size, centre x and y, and colour (3).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+IMAGE_SIZE = 32
+CLASSES = ["circle", "square"]
+SPLIT_SEEDS = {"train": 1, "valid": 2, "test": 3}  # the splits are disjoint draws whatever the run's own seed
+
+
+def draw_factors(num: int, generator: torch.Generator | None = None) -> Tensor:
+    """``(num, 7)`` floats: square (0 or 1), size 3..8, centre x and y 8..24 (pixels), red, green, blue in [0, 1]."""
+    square = torch.randint(0, 2, (num, 1), generator=generator)
+    size = torch.randint(3, 9, (num, 1), generator=generator)
+    centre = torch.randint(8, 25, (num, 2), generator=generator)
+    colour = torch.rand(num, 3, generator=generator)
+    return torch.cat([square, size, centre, colour], dim=1)
+
+
+def render(factors: Tensor) -> Tensor:
+    """Factors ``(B, 7)`` to images ``(B, 3, 32, 32)`` in [0, 1], on the device of the factors.
+
+    A pixel at whole coordinates (x, y) belongs to a circle when its distance to the centre is at most the size
+    (the radius), to a square when neither coordinate is further from the centre than the size (half the side).
+    """
+    square, size, centre_x, centre_y = (column[:, None, None] for column in factors[:, :4].unbind(1))
+    axis = torch.arange(IMAGE_SIZE, device=factors.device, dtype=factors.dtype)
+    dx = (axis[None, None, :] - centre_x).abs()
+    dy = (axis[None, :, None] - centre_y).abs()
+    inside = torch.where(square > 0, torch.maximum(dx, dy) <= size, dx.square() + dy.square() <= size.square())
+    return inside[:, None] * factors[:, 4:, None, None]
+
+
+class ShapeDataset:
+    """The data set contract (``data.images.ImageDataset``) without stored images: only the seven factors are kept.
+
+    A shuffled pass draws new factors from the generator, so that training never sees an image twice; an ordered
+    pass renders the stored ones, so that an evaluation always sees the same images.
+    """
+
+    classes = CLASSES
+
+    def __init__(self, factors: Tensor):
+        self.factors = factors
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    @property
+    def labels(self) -> Tensor:
+        return self.factors[:, 0].long()
+
+    @property
+    def images(self) -> Tensor:
+        """All stored images, uint8 ``(N, 3, 32, 32)``."""
+        return render(self.factors).mul_(255).round_().byte()
+
+    def first(self, size: int) -> "ShapeDataset":
+        return ShapeDataset(self.factors[:size])
+
+    def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        return render(self.factors[index].to(device))
+
+    def batches(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        skip: int = 0,
+    ) -> Iterator[Tensor]:
+        factors = draw_factors(len(self), generator) if shuffle else self.factors
+        for rows in factors.split(batch_size)[skip:]:
+            yield render(rows.to(device))
+
+
+def load(split: str, size: int) -> ShapeDataset:
+    """``size`` shapes of a split: "train", "valid" or "test"."""
+    generator = torch.Generator().manual_seed(SPLIT_SEEDS[split])
+    return ShapeDataset(draw_factors(size, generator))

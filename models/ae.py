@@ -1,0 +1,99 @@
+"""The plain autoencoder, and IRMAE: linear layers after the encoder that minimise the rank of the code.
+
+Source: Jing, Zbontar, LeCun 2020, "Implicit Rank-Minimizing Autoencoder", arXiv 2010.00679.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Autoencoder, full_precision
+from models.networks import build_networks
+from utils.errors import UserError
+
+
+class AE(Autoencoder):
+    """Autoencoder trained on the mean squared error alone: the baseline (``-l 0``).
+
+    Args:
+        architecture: a key of ``models.networks.ARCHITECTURES``.
+        channels: of the image.
+        latent_dim: n, the dimension of the code.
+    """
+
+    def __init__(self, architecture: str, channels: int, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.enc, self.dec = build_networks(architecture, channels, latent_dim)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return full_precision(self.enc(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.dec(z)
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        reconstruction = F.mse_loss(self.decode(self.encode(x)), x)
+        return {"loss": reconstruction, "reconstruction": reconstruction}
+
+
+class LinearStack(nn.Module):
+    """l square linear layers without bias, ``(B, n)`` to ``(B, n)`` (IRMAE, section 3).
+
+    The product of the layers is one matrix, so the stack adds nothing to what the network can express; gradient
+    descent on the factors is what drives the code to low rank. When no gradient is wanted the product itself is
+    used: one multiplication instead of l.
+
+    Args:
+        latent_dim: n.
+        layers: l, at least 1.
+        init_variance: factor on the variance of PyTorch's default initialisation (supplement, table 3: 1, 2, 4).
+    """
+
+    def __init__(self, latent_dim: int, layers: int, init_variance: float = 1.0):
+        super().__init__()
+        self.hidden = nn.ModuleList(nn.Linear(latent_dim, latent_dim, bias=False) for _ in range(layers))
+        with torch.no_grad():
+            for layer in self.hidden:
+                layer.weight *= init_variance**0.5
+        self._folded: tuple[list, Tensor] | None = None
+
+    def folded(self) -> Tensor:
+        """``W_l ... W_1`` as one ``(n, n)`` matrix, multiplied in float64 and kept until a weight changes."""
+        weights = [layer.weight for layer in self.hidden]
+        # A tensor's version counter rises with every in-place update: an optimiser's step, a loaded state.
+        state = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+        if self._folded is None or self._folded[0] != state:
+            with torch.no_grad():
+                product = weights[0].double()
+                for weight in weights[1:]:
+                    product = weight.double() @ product
+            self._folded = (state, product.to(weights[0].dtype))
+        return self._folded[1]
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.training and not torch.is_grad_enabled():
+            return F.linear(z, self.folded())
+        for layer in self.hidden:
+            z = layer(z)
+        return z
+
+
+class IRMAE(AE):
+    """Autoencoder with l linear layers between encoder and decoder; the code is what leaves the last of them.
+
+    Args:
+        linear_layers: l, at least 1.
+        init_variance: see ``LinearStack``.
+    """
+
+    def __init__(
+        self, architecture: str, channels: int, latent_dim: int, linear_layers: int = 8, init_variance: float = 1.0
+    ):
+        if linear_layers < 1:
+            raise UserError(f"IRMAE needs at least 1 linear layer, not {linear_layers}: use the model ae for none")
+        super().__init__(architecture, channels, latent_dim)
+        self.mlp = LinearStack(latent_dim, linear_layers, init_variance)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return full_precision(self.mlp(self.enc(x)))

@@ -1,0 +1,39 @@
+"""Checkpoints of the code released with IRMAE: a bare state dict that says nothing but its shapes.
+
+The shapes are enough: they hold the architecture, the channels, n, l and whether it is a VAE.
+"""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.errors import UserError
+
+FIRST_WIDTHS = {32: "mnist", 128: "celeba"}  # channels after the encoder's first convolution
+
+
+def describe_weights(weights: dict[str, Tensor], path: Path) -> dict:
+    """``{"model": {"name", "config"}}`` for a state dict with the names ``enc.*``, ``mlp.*`` and ``dec.*``.
+
+    Raises:
+        UserError: other names or shapes than the released code makes.
+    """
+    try:
+        first = weights["enc.dcnn.0.weight"]
+        if "enc.fc.weight" in weights:
+            architecture = FIRST_WIDTHS[first.shape[0]]
+            code_width, latent_dim = weights["enc.fc.weight"].shape[0], weights["dec.fc.weight"].shape[1]
+        else:
+            architecture = "shape"
+            code_width, latent_dim = weights["enc.dcnn.8.weight"].shape[0], weights["dec.dcnn.0.weight"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise UserError(
+            f"{path}: a state dict, but not one of the code released with IRMAE (no {error} as its networks have)"
+        ) from error
+    linear_layers = sum(key.startswith("mlp.hidden.") for key in weights)
+    config = {"architecture": architecture, "channels": first.shape[1], "latent_dim": latent_dim}
+    if code_width == 2 * latent_dim:
+        return {"model": {"name": "vae", "config": config}}
+    if linear_layers:
+        return {"model": {"name": "irmae", "config": config | {"linear_layers": linear_layers}}}
+    return {"model": {"name": "ae", "config": config}}

@@ -1,0 +1,284 @@
+#!/usr/bin/env python
+"""Train any model of the repository on any of its data sets.
+
+python train.py --gpu -l 8 --dataset mnist          IRMAE
+python train.py --gpu -l 0 --dataset mnist          the plain autoencoder
+python train.py --gpu --vae --dataset mnist         VAE
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+import data
+import models
+from utils import checkpoint, cli, device, files, plots, training
+from utils.errors import Diverged, UserError
+
+SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
+SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.Parser(__doc__.splitlines()[0])
+    group = cli.add_data(parser, data.DATASETS)
+    group.add_argument(
+        "--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)"
+    )
+    group.add_argument(
+        "--valid-size", type=cli.positive, metavar="N", help="validation images (default: all; shape 10000)"
+    )
+    group = cli.add_model(parser)
+    group.add_argument(
+        "--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)"
+    )
+    group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
+    cli.add_options(parser, models.MODELS)
+    group = cli.add_run(parser, batch_size=32)
+    group.add_argument("--epochs", type=cli.positive, default=100, help="passes over the training images")
+    group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: multiply in bfloat16")
+    group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
+    group = parser.add_argument_group("files")
+    group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
+    return parser.parse_args()
+
+
+def new_run(args: argparse.Namespace) -> dict:
+    """The record of a run that has not begun, from the command line: plain values only."""
+    name = models.choose(args.model, args.linear_layers, args.vae)
+    described = data.describe(args.dataset, args.image_size, args.channels)
+    config = {
+        "architecture": described["architecture"],
+        "channels": described["channels"],
+        "latent_dim": args.latent_dim or described["latent_dim"],
+    }
+    for key, default in models.options(name).items():
+        given = getattr(args, key)
+        config[key] = default if given is None else given
+    models.refuse_foreign_options(name, vars(args))
+    return {
+        "model": {"name": name, "config": config},
+        "data": {
+            "name": args.dataset,
+            "image_size": described["image_size"],
+            "channels": described["channels"],
+            "path": str(Path(args.data_path or "./datasets").resolve()),
+            "train_size": args.train_size,
+            "valid_size": args.valid_size,
+        },
+        "training": {"batch_size": args.batch_size, "seed": args.seed, "lr": args.lr, "precision": args.precision},
+        "epoch": 0,  # finished ones
+        "step": 0,  # finished ones of the epoch under way
+        "running": {"sums": {}, "count": 0},
+        "metrics": [],
+    }
+
+
+def continue_run(record: dict, asked: dict, path: Path) -> dict:
+    """The record of an interrupted run, to go on with. Learning rate and precision may change; the rest may not.
+
+    Raises:
+        UserError: the command line asks for another model, data set, batch size or seed than the file has.
+    """
+    if "training" not in record:
+        raise UserError(f"{path}: a checkpoint of the released code has no optimiser to resume: train without --resume")
+    pairs = [("model", record["model"]["name"], asked["model"]["name"])]
+    for part, keys in (
+        ("model", asked["model"]["config"]),
+        ("data", ("image_size", "channels", "train_size", "valid_size")),
+        ("training", ("batch_size", "seed")),
+    ):
+        old, new = record[part], asked[part]
+        if part == "model":
+            old, new = old["config"], new["config"]
+        pairs += [(key, old.get(key), new[key]) for key in keys]
+    for key, old, new in pairs:
+        if old != new:
+            raise UserError(
+                f"--resume: {key} is {old} in {path} but {new} on the command line: give the flags of the first run, or train "
+                "anew under another --model-name"
+            )
+    return record | {"training": asked["training"], "data": asked["data"]}
+
+
+class Interrupt:
+    """Remembers that SIGINT or SIGTERM came, so that the loop can end between two steps; a second one ends at once."""
+
+    def __init__(self):
+        self.signal: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self)
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.signal = number
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+def main() -> None:
+    args = parse_arguments()
+    record = new_run(args)
+    name = args.model_name or record["model"]["name"]
+    path = checkpoint.path_of(args.checkpoint, args.dataset, name)
+    resuming = args.resume and path.exists()
+    if resuming:
+        record = continue_run(checkpoint.load(path), record, path)
+    elif args.resume:
+        print(f"{path}: nothing to resume, starting from scratch")
+    if record["epoch"] >= args.epochs:
+        print(f"{path}: already trained for {record['epoch']} epochs (--epochs {args.epochs})")
+        return
+
+    computing_on = device.choose(args.gpu)
+    sizes = {"train": args.train_size, "valid": args.valid_size}
+    train_set, valid_set = (
+        data.load(args.dataset, split, record["data"]["path"], size, args.image_size, args.channels, args.skip_corrupt)
+        for split, size in sizes.items()
+    )
+
+    torch.manual_seed(args.seed)
+    model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
+    optimizer = training.make_optimizer(model, args.lr)
+    if resuming:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        model.load_state_dict(record["weights"])
+        optimizer.load_state_dict(record["optimizer"])
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        torch.set_rng_state(record["random"]["cpu"])
+        if computing_on.type == "cuda" and record["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(record["random"]["cuda"])
+        print(f"resuming {path} after {record['epoch']} epochs and {record['step']} steps")
+    elif (aside := checkpoint.set_aside(path)) is not None:
+        print(f"the earlier {path} is now {aside}")
+
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{record['model']['name']} on {args.dataset}: n = {model.latent_dim}, {parameters:,} parameters, {len(train_set):,} "
+        f"training and {len(valid_set):,} validation images, {computing_on}, {args.precision}, seed {args.seed}"
+    )
+    interrupt = Interrupt()
+    totals = training.Totals()
+
+    def save() -> None:
+        record.update(
+            weights=model.state_dict(),
+            optimizer=optimizer.state_dict(),
+            running=totals.state(),
+            random={
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state() if computing_on.type == "cuda" else None,
+            },
+        )
+        checkpoint.save(path, record)
+
+    def leave() -> None:
+        save()
+        print(
+            f"{name}: interrupted in epoch {record['epoch'] + 1}, step {record['step']}; saved {path}; the same command with "
+            "--resume goes on"
+        )
+        sys.exit(128 + interrupt.signal)
+
+    writer = SummaryWriter(path.parent / "tensorboard" / name, purge_step=record["epoch"] + 1)
+    valid_batches = -(-len(valid_set) // args.batch_size)
+    steps_per_epoch = -(-len(train_set) // args.batch_size)
+    while record["epoch"] < args.epochs:
+        epoch = record["epoch"] + 1
+        started = last_save = time.monotonic()
+        totals = training.Totals(**record["running"])
+        # The order depends on seed and epoch alone: an interrupted epoch goes on with the images it has not seen.
+        order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
+        batches = train_set.batches(args.batch_size, True, order, computing_on, skip=record["step"])
+        with tqdm(
+            total=steps_per_epoch,
+            initial=record["step"],
+            desc=f"epoch {epoch}/{args.epochs}",
+            leave=False,
+            disable=None,
+        ) as bar:
+            for _ in training.train_steps(model, batches, optimizer, totals, args.precision):
+                record["step"] += 1
+                if bar.update():  # now and then: reading the loss waits for the device
+                    bar.set_postfix(loss=f"{totals.means()['loss']:.4f}")
+                if interrupt:
+                    leave()
+                if time.monotonic() - last_save > SAVE_EVERY:
+                    check_finite(totals.means(), epoch, path)
+                    save()
+                    last_save = time.monotonic()
+        train_losses = totals.means()
+        check_finite(train_losses, epoch, path)
+
+        shown = tqdm(
+            valid_set.batches(args.batch_size, device=computing_on),
+            "validation",
+            valid_batches,
+            leave=False,
+            disable=None,
+        )
+        valid_losses = training.evaluate(model, shown, args.precision, stop=lambda: bool(interrupt))
+        if valid_losses is None:
+            leave()
+        seconds = time.monotonic() - started
+        row = {"epoch": epoch, "lr": args.lr, "seconds": round(seconds, 3)}
+        row |= {f"train_{key}": value for key, value in train_losses.items()}
+        row |= {f"valid_{key}": value for key, value in valid_losses.items()}
+        record["metrics"].append(row)
+        record.update(epoch=epoch, step=0)
+        totals = training.Totals()
+        save()
+        record["running"] = totals.state()
+        files.write_csv(path.with_name(path.name + ".csv"), record["metrics"])
+        log_epoch(writer, model, valid_set, row, computing_on)
+        terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
+        print(
+            f"epoch {epoch}/{args.epochs}  loss {train_losses['loss']:.5f}  valid {valid_losses['loss']:.5f}  ({terms})  "
+            f"{seconds:.1f} s",
+            flush=True,
+        )
+        if interrupt and epoch < args.epochs:
+            leave()
+    writer.close()
+    last = record["metrics"][-1]
+    print(
+        f"{name} on {args.dataset}: validation loss {last['valid_loss']:.5f} after {last['epoch']} epochs; saved {path}"
+    )
+
+
+def check_finite(losses: dict[str, float], epoch: int, path: Path) -> None:
+    """Raises Diverged, before anything is saved, where a loss is not a finite number."""
+    wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
+    if wrong:
+        kept = f"{path} holds the last good state" if path.exists() else "nothing was saved"
+        raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong)}); {kept}; try a lower --lr")
+
+
+@torch.no_grad()
+def log_epoch(
+    writer: SummaryWriter, model: torch.nn.Module, valid_set: data.Dataset, row: dict, computing_on: torch.device
+) -> None:
+    """TensorBoard scalars of the epoch, and validation images beside their reconstructions."""
+    for key, value in row.items():
+        if key != "epoch":
+            writer.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
+    model.eval()
+    x = next(valid_set.batches(SHOWN_IMAGES, device=computing_on))
+    pairs = plots.side_by_side(x, model(x))
+    writer.add_image("reconstruction", plots.image_grid(pairs, columns=16), row["epoch"])
+    writer.flush()
+
+
+if __name__ == "__main__":
+    cli.run(main)

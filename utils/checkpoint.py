@@ -1,0 +1,83 @@
+"""One file that says everything about a run: written whole or not at all, read without running any code in it."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from utils.errors import UserError
+from utils.files import replacing
+
+FORMAT = 1  # raise it when an old reader would misread a new file
+NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log"}
+
+
+def path_of(folder: str | Path, dataset: str, name: str) -> Path:
+    """``<folder>/<dataset>/<name>``, the place of the published release."""
+    if not name or Path(name).name != name:
+        raise UserError(f"--model-name {name!r}: expected a plain file name, without folders")
+    if Path(name).suffix in NOT_CHECKPOINTS or name.startswith("."):
+        raise UserError(
+            f"--model-name {name!r}: names that end in {Path(name).suffix or 'nothing'} are not checkpoints"
+        )
+    return Path(folder) / dataset / name
+
+
+def save(path: Path, record: dict) -> None:
+    """Write a record of plain values and tensors; a run killed at any moment leaves the old file or the new one."""
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **record}, temporary)
+
+
+def load(path: Path) -> dict:
+    """The record that ``save`` wrote; a bare state dict of the published release comes as ``{"weights": ...}``.
+
+    Raises:
+        UserError: no such file, or one that is no checkpoint.
+    """
+    if not path.is_file():
+        others = available(path.parent)
+        hint = f"there are: {', '.join(others)}" if others else "none has been trained yet: see train.py --help"
+        raise UserError(f"{path}: no such checkpoint (--checkpoint, --dataset, --model-name); {hint}")
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
+        raise UserError(f"{path}: not a checkpoint, or a damaged one ({type(error).__name__}): train again") from error
+    if isinstance(record, dict) and "format" in record:
+        if record["format"] != FORMAT:
+            raise UserError(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}: train again")
+        return record
+    if isinstance(record, dict) and record and all(isinstance(value, torch.Tensor) for value in record.values()):
+        return {"weights": dict(record)}
+    raise UserError(f"{path}: not a checkpoint of train.py (it holds a {type(record).__name__})")
+
+
+def available(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, the newest first."""
+    if not folder.is_dir():
+        return []
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.is_file() and file.suffix not in NOT_CHECKPOINTS and not file.name.startswith(".")
+    ]
+    return [file.name for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
+
+
+def set_aside(path: Path) -> Path | None:
+    """Move an earlier run's checkpoint and CSV into ``previous/`` beside them, so that no run is ever overwritten."""
+    if not path.exists():
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+    folder = path.parent / "previous"
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{path.name}-{stamp}"
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.name}-{stamp}-{number}"
+    path.rename(target)
+    log = path.with_name(path.name + ".csv")
+    if log.exists():
+        log.rename(target.with_name(target.name + ".csv"))
+    return target

@@ -1,0 +1,192 @@
+"""The command line: every flag that more than one script takes, and how a script ends."""
+
+import argparse
+import difflib
+import errno
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from utils.errors import Diverged, UserError
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    return _whole(text, 0)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    return _whole(text, 1)
+
+
+def positive_float(text: str) -> float:
+    value = non_negative_float(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text}")
+    return value
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text}")
+    return value
+
+
+KINDS: dict[str, Callable] = {
+    "natural": natural,
+    "positive": positive,
+    "positive_float": positive_float,
+    "non_negative_float": non_negative_float,
+}
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that suggest the flag that was meant."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> None:
+        if message.startswith("unrecognized arguments: "):
+            flag = message.split(": ", 1)[1].split()[0].split("=")[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(flag, known, 1)
+            message += f"; did you mean {near[0]}?" if near else f"; see python {self.prog} --help"
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def add_data(parser: Parser, datasets: Mapping) -> argparse._ArgumentGroup:
+    """Flags that say which images. ``datasets``: the table of names, each with a title."""
+    group = parser.add_argument_group("data")
+    names = "; ".join(f"{name}: {row.title}" for name, row in datasets.items())
+    group.add_argument("--dataset", default="mnist", choices=list(datasets), help=names)
+    group.add_argument(
+        "--data-path",
+        "--data_path",
+        metavar="DIR",
+        help="where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)",
+    )
+    group.add_argument("--image-size", type=positive, metavar="PIXELS", help="for folder: 64 (default) or 32")
+    group.add_argument("--channels", type=positive, metavar="C", help="for folder: 3, RGB (default), or 1, grey")
+    group.add_argument("--skip-corrupt", action="store_true", help="name the images that cannot be decoded and go on")
+    return group
+
+
+def add_model(parser: Parser) -> argparse._ArgumentGroup:
+    """The flags of the published release that say which network; evaluation checks them against the checkpoint."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "-n", "--latent-dim", type=positive, metavar="N", help="n, dimension of the code (default: the data set's)"
+    )
+    group.add_argument("--vae", action="store_true", help="the model is a VAE")
+    return group
+
+
+def add_linear_layers(group: argparse._ArgumentGroup) -> None:
+    """``-l`` for the scripts that read a checkpoint; train.py has it from the table of models."""
+    group.add_argument(
+        "-l", "--linear-layers", type=natural, metavar="L", help="l, linear layers after the encoder; 0: plain AE"
+    )
+
+
+def add_options(parser: Parser, models: Mapping) -> None:
+    """A group of flags for each model of the table, from its options."""
+    seen = set()
+    for row in models.values():
+        options = {key: option for key, option in row.options.items() if key not in seen}
+        group = parser.add_argument_group(row.title) if options else None
+        for key, option in options.items():
+            seen.add(key)
+            group.add_argument(*option.flags, dest=key, type=KINDS[option.kind], metavar=key.upper(), help=option.help)
+
+
+def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:
+    """Flags of every script about how to compute."""
+    group = parser.add_argument_group("computation")
+    group.add_argument("--gpu", action="store_true", help="compute on the first CUDA device; without one, on the CPU")
+    group.add_argument("--seed", type=natural, default=0, help="seed of everything random")
+    group.add_argument("--batch-size", type=positive, default=batch_size, metavar="B", help="images at a time")
+    return group
+
+
+def add_checkpoint(parser: Parser, several: bool = False) -> argparse._ArgumentGroup:
+    """Flags that say which checkpoint, and where results go."""
+    group = parser.add_argument_group("files")
+    group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
+    group.add_argument(
+        "--model-name",
+        metavar="NAME",
+        nargs="+" if several else None,
+        help="name of the checkpoint" + (", or of several" if several else "") + " (default: the data set's newest)",
+    )
+    return group
+
+
+def add_results(group: argparse._ArgumentGroup) -> None:
+    """``--save-path``, for the scripts that make something."""
+    group.add_argument(
+        "--save-path", default="./results", metavar="DIR", help="figures go to DIR/<dataset>/<task>/<model-name>.png"
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's ``main`` and end with the right status and one line, not a traceback, where a user can mend it.
+
+    Exit status: 0 done, 1 failed, 2 the input was wrong, 3 the training diverged, 130 interrupted by Ctrl-C.
+    """
+    script = Path(sys.argv[0]).name
+
+    def end(status: int, message: object) -> None:
+        print(f"{script}: error: {message}", file=sys.stderr)
+        sys.exit(status)
+
+    try:
+        main()
+    except (UserError, Diverged) as error:
+        end(error.exit_status, error)
+    except KeyboardInterrupt:
+        print(f"\n{script}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except torch.OutOfMemoryError as error:
+        end(1, f"out of memory ({str(error).splitlines()[0]}): try a smaller --batch-size")
+    except BrokenPipeError:  # the reader of our output, say head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        user_can_mend = error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.EISDIR,
+        )
+        end(2 if user_can_mend else 1, f"{error.filename or 'file system'}: {error.strerror}")

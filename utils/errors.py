@@ -1,0 +1,16 @@
+"""The two ways a run ends early that a person, not a traceback, should be told about."""
+
+
+class UserError(Exception):
+    """What the user gave cannot be used: a flag, a file, a folder. Exit status 2.
+
+    The message is one line that names the flag or file, what was found, what was expected and what to do.
+    """
+
+    exit_status = 2
+
+
+class Diverged(Exception):
+    """The training loss stopped being a finite number. Exit status 3."""
+
+    exit_status = 3

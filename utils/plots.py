@@ -1,0 +1,103 @@
+"""Figures: grids of images, spectra, embeddings. Each is written whole or not at all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+
+from utils.files import replacing
+
+matplotlib.use("Agg")  # no screen is needed to draw a file
+import matplotlib.pyplot as plt
+
+MINIMUM_TILE = 64  # pixels: smaller images are enlarged by a whole factor, pixel by pixel
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """``(N, C, H, W)`` in [0, 1] as one picture ``(3, H', W')``, row by row."""
+    factor = max(1, MINIMUM_TILE // images.shape[-1])
+    tiles = F.interpolate(images.clamp(0, 1), scale_factor=factor, mode="nearest")
+    return make_grid(tiles, nrow=columns, padding=2, pad_value=1.0)
+
+
+def save_grid(path: Path, images: Tensor, columns: int) -> None:
+    """Write ``image_grid`` as PNG."""
+    with replacing(path) as temporary:
+        save_image(image_grid(images, columns), temporary, format="png")
+
+
+def side_by_side(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """``(2N, C, H, W)``: each input followed by its output."""
+    return torch.stack([inputs, outputs.to(inputs)], dim=1).flatten(0, 1)
+
+
+def save_figure(path: Path, figure: plt.Figure) -> None:
+    """Write a figure as PNG and close it."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
+    plt.close(figure)
+
+
+def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tuple[int, str]] = ()) -> plt.Figure:
+    """Normalised singular values of several models: linear scale on the left, logarithmic on the right.
+
+    Args:
+        curves: label to singular values, largest first, divided by the largest.
+        threshold: the level above which a value counts for the rank.
+        marks: x positions to mark with a dashed line and a word.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    for axis, scale in zip(axes, ("linear", "log"), strict=True):
+        for label, values in curves.items():
+            shown = np.where(values > 0, values, np.nan) if scale == "log" else values
+            axis.plot(np.arange(1, len(values) + 1), shown, label=label, marker=".", markersize=4, linewidth=1.2)
+        axis.set_yscale(scale)
+        axis.set_xlabel("index of the singular value")
+        axis.set_ylabel("σ / σ₁")
+        axis.set_xlim(left=0)
+        for position, word in marks:
+            axis.axvline(position, color="black", linestyle="--", linewidth=0.8)
+            axis.annotate(word, (position, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0),
+                          textcoords="offset points", va="top", fontsize=8)  # fmt: skip
+    axes[1].set_ylim(1e-9, 2)  # below float32's precision of the covariance there is only rounding
+    axes[1].axhline(threshold, color="grey", linestyle=":", linewidth=0.8)
+    axes[1].annotate(f"rank: σ/σ₁ > {threshold:g}", (0.99, threshold), xycoords=("axes fraction", "data"), ha="right",
+                     va="bottom", fontsize=8, color="grey")  # fmt: skip
+    axes[0].legend(fontsize=8)
+    figure.suptitle("Singular values of the latent covariance", fontsize=11)
+    return figure
+
+
+def embedding(
+    points: np.ndarray, labels: np.ndarray | None, classes: list[str] | None, sampled: np.ndarray
+) -> plt.Figure:
+    """A two-dimensional map: test images coloured by class on the left, sampled images over them on the right.
+
+    Args:
+        points: ``(N, 2)``.
+        labels: ``(N,)`` classes of the test images, or None.
+        sampled: ``(N,)`` True where the point is a sampled image.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), constrained_layout=True, sharex=True, sharey=True)
+    real = points[~sampled]
+    if labels is None:
+        axes[0].scatter(*real.T, s=6, color="tab:blue", label="test images")
+    else:
+        colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+        for index, name in enumerate(classes):
+            axes[0].scatter(*real[labels == index].T, s=6, color=colours(index % colours.N), label=name)
+    axes[0].legend(fontsize=8, markerscale=2, loc="upper left")
+    axes[0].set_title("test images")
+    axes[1].scatter(*real.T, s=6, color="lightgrey", label="test images")
+    axes[1].scatter(*points[sampled].T, s=6, color="tab:red", label="sampled images")
+    axes[1].legend(fontsize=8, markerscale=2, loc="upper left")
+    axes[1].set_title("sampled images over them")
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
