@@ -5,6 +5,7 @@ disagree the released code is followed (docs/faithfulness.md). Parameter names (
 ...) are those of the released code, so that its checkpoints load as they are.
 """
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -100,24 +101,62 @@ class Decoder(nn.Module):
         return self.dcnn[-1](self.logits(z))
 
 
+class VectorEncoder(nn.Module):
+    """Vectors ``(B, features)`` to ``(B, code_width)``: linear layers with tanh between them."""
+
+    def __init__(self, hidden_widths: tuple[int, ...], features: int, code_width: int):
+        super().__init__()
+        self.layers = fully_connected((features, *hidden_widths, code_width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class VectorDecoder(nn.Module):
+    """Codes ``(B, n)`` to vectors ``(B, features)``: the encoder's widths in reverse."""
+
+    def __init__(self, hidden_widths: tuple[int, ...], features: int, latent_dim: int, output: nn.Module):
+        super().__init__()
+        self.layers = fully_connected((latent_dim, *reversed(hidden_widths), features))
+        self.output = output
+
+    def logits(self, z: Tensor) -> Tensor:
+        """The vector before the output function, at least float32."""
+        return full_precision(self.layers(z))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.output(self.logits(z))
+
+
+def fully_connected(widths: tuple[int, ...], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    """Linear layers of these widths, the activation between them and none after the last."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
 def build_networks(
     architecture: str, channels: int, latent_dim: int, code_width: int | None = None, output: nn.Module | None = None
-) -> tuple[Encoder, Decoder]:
+) -> tuple[nn.Module, nn.Module]:
     """An encoder and its decoder.
 
     Args:
-        architecture: a key of ``ARCHITECTURES``.
-        channels: of the image, 1 or 3.
+        architecture: a key of ``ARCHITECTURES``, or ``"mlp:64-32"`` for vectors through hidden layers of 64 and 32.
+        channels: of the image, 1 or 3; the number of features of a vector.
         latent_dim: n, the decoder's input.
         code_width: the encoder's output, n unless it also gives, say, log-variances.
-        output: the decoder's last function, tanh unless given.
+        output: the decoder's last function; unless given, tanh for images and none for vectors.
 
     Raises:
         UserError: no architecture of that name.
     """
+    code_width = code_width or latent_dim
+    if re.fullmatch(r"mlp:[1-9]\d*(-[1-9]\d*)*", architecture):
+        hidden_widths = tuple(int(width) for width in architecture.removeprefix("mlp:").split("-"))
+        encoder = VectorEncoder(hidden_widths, channels, code_width)
+        return encoder, VectorDecoder(hidden_widths, channels, latent_dim, output or nn.Identity())
     if architecture not in ARCHITECTURES:
-        raise UserError(f"unknown architecture {architecture!r}: choose from {', '.join(ARCHITECTURES)}")
+        raise UserError(f"unknown architecture {architecture!r}: choose from {', '.join(ARCHITECTURES)}, or mlp:64-32")
     layout = ARCHITECTURES[architecture]
-    encoder = Encoder(layout, channels, code_width or latent_dim)
-    decoder = Decoder(layout, channels, latent_dim, output or nn.Tanh())
-    return encoder, decoder
+    return Encoder(layout, channels, code_width), Decoder(layout, channels, latent_dim, output or nn.Tanh())
