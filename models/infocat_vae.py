@@ -64,6 +64,10 @@ class CatVAE(Autoencoder):
         # (K, n): row c is λ on the axes of class c.
         means = prior_mean * torch.eye(num_classes).repeat_interleave(sub_dim, dim=1)
         self.register_buffer("class_means", means, persistent=False)
+        with torch.no_grad():
+            # At the start the posterior of a class is its prior. From a random table no class is near its prior, the
+            # divergence is least where all images share one class, and the others are never used again.
+            self.classes.weight.copy_(torch.cat([means, torch.zeros_like(means)], dim=1).T)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the classes ``(B, K)``; mean and log-variance without the class's part ``(B, 2n)``."""
