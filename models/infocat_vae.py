@@ -13,6 +13,7 @@ from models.networks import build_networks
 from utils.errors import UserError
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
+TEMPERATURE = 0.5  # of a drawn class's gradient
 
 
 class CatVAE(Autoencoder):
@@ -21,7 +22,8 @@ class CatVAE(Autoencoder):
     The prior's mean of class c is λ on the class's own δ axes and 0 elsewhere, so that the means of two
     classes are orthogonal and all equally far apart. The features h of an image give the class and, together with
     it, the posterior: mean and log-variance are linear in (h, c), so a table of K rows added to one vector gives those
-    of all classes at once. The image is decoded from a draw of the posterior at the soft class a(x).
+    of all classes at once. The image is decoded from one draw of the posterior: at the soft class a(x), as in the
+    released code, or at a class drawn from a(x), as the mixture q(z | x) of the text means it.
 
     The loss of an image is the binary cross-entropy summed over its pixels plus, weighted by γ,
     ``Σ_c a_c log a_c`` and, weighted by β, ``Σ_c a_c KL(N(μ_c(x), σ_c(x)) || N(m_c, I))``.
@@ -34,6 +36,9 @@ class CatVAE(Autoencoder):
         prior_mean: λ.
         kl_weight: β; 1 is the evidence lower bound.
         entropy_weight: γ; 1 is the evidence lower bound.
+        class_draw: "soft", or "gumbel" for a drawn class, straight through (Jang et al. 2017, arXiv 1611.01144).
+        kl_start: β at the first step, from where it goes to its value in a straight line.
+        kl_steps: training steps that this takes; 0 for a constant β.
     """
 
     def __init__(
@@ -46,6 +51,9 @@ class CatVAE(Autoencoder):
         prior_mean: float = 2.0,
         kl_weight: float = 1.0,
         entropy_weight: float = 1.0,
+        class_draw: str = "soft",
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
     ):
         super().__init__()
         if latent_dim != num_classes * sub_dim:
@@ -57,6 +65,9 @@ class CatVAE(Autoencoder):
         self.num_classes = num_classes
         self.kl_weight = kl_weight
         self.entropy_weight = entropy_weight
+        self.class_draw, self.kl_start, self.kl_steps = class_draw, kl_start, kl_steps
+        # A tensor, saved with the weights: counting needs no word with the host, and a resumed run goes on counting.
+        self.register_buffer("step", torch.zeros(()))
         self.enc, self.dec = build_networks(
             architecture, channels, latent_dim, num_classes + 2 * latent_dim, nn.Sigmoid(), DROPOUT
         )
@@ -90,16 +101,25 @@ class CatVAE(Autoencoder):
         mean, logvar = (base[:, None] + self.classes.weight.T).chunk(2, dim=2)
         return 0.5 * ((mean - self.class_means).square() + logvar.exp() - 1 - logvar).sum(dim=2)
 
+    def beta(self) -> Tensor | float:
+        """β of the present step."""
+        if not self.kl_steps:
+            return self.kl_weight
+        return self.kl_start + (self.kl_weight - self.kl_start) * (self.step / self.kl_steps).clamp(max=1)
+
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         log_a, base = self.heads(x)
         a = log_a.exp()
-        mean, logvar = (base + self.classes(a)).chunk(2, dim=1)
+        drawn = F.gumbel_softmax(log_a, tau=TEMPERATURE, hard=True) if self.class_draw == "gumbel" else a
+        mean, logvar = (base + self.classes(drawn)).chunk(2, dim=1)
         z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
         bce = F.binary_cross_entropy_with_logits(self.dec.logits(z), x, reduction="none")
         reconstruction = bce.flatten(1).sum(dim=1).mean()
         kl = (a * self.class_kl(base)).sum(dim=1).mean()
         negative_entropy = (a * log_a).sum(dim=1).mean()
-        loss = reconstruction + self.kl_weight * kl + self.entropy_weight * negative_entropy
+        loss = reconstruction + self.beta() * kl + self.entropy_weight * negative_entropy
+        if self.training:
+            self.step += 1
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl, "negative_entropy": negative_entropy}
 
     def sample_classes(self, classes: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -134,10 +154,14 @@ class InfoCatVAE(CatVAE):
         prior_mean: float = 2.0,
         kl_weight: float = 1.0,
         entropy_weight: float = 1.0,
+        class_draw: str = "soft",
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
         info_weight: float = 100.0,
     ):
+        classes = (num_classes, sub_dim, prior_mean)
         super().__init__(
-            architecture, channels, latent_dim, num_classes, sub_dim, prior_mean, kl_weight, entropy_weight
+            architecture, channels, latent_dim, *classes, kl_weight, entropy_weight, class_draw, kl_start, kl_steps
         )
         self.info_weight = info_weight
 

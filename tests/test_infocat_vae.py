@@ -169,3 +169,32 @@ def test_separate_blobs_are_found_without_labels():
     table = torch.zeros(4, 4).index_put((found, labels), torch.ones(400), accumulate=True)
     assert sorted(table.argmax(1).tolist()) == [0, 1, 2, 3], table
     assert float(table.max(1).values.sum()) / 400 > 0.95, table
+
+
+def test_a_drawn_class_is_a_vertex_and_its_gradient_reaches_the_classes():
+    model, x = build("catvae", class_draw="gumbel"), torch.rand(64, 6, dtype=torch.float64)
+    seen = []
+    decode = model.dec.logits
+    model.dec.logits = lambda z: seen.append(z) or decode(z)
+    with torch.no_grad():  # no noise but the class's: each code is the base plus one row of the table
+        model.enc.layers[-1].weight[K + K * DELTA :] = 0
+        model.enc.layers[-1].bias[K + K * DELTA :] = -80
+        model.classes.weight[K * DELTA :] = 0
+    losses = model.losses(x)
+    shift = seen[0] - torch.tensor(split(model, x)[1][:, : K * DELTA])
+    nearest = torch.cdist(shift, model.classes.weight.T[:, : K * DELTA]).min(dim=1)
+    assert nearest.values.max() < 1e-9 and len(nearest.indices.unique()) == K
+    losses["reconstruction"].backward()
+    assert model.enc.layers[-1].weight.grad[:K].abs().sum() > 0
+
+
+def test_beta_goes_in_a_straight_line_and_its_place_is_saved():
+    model, x = build("catvae", kl_start=5.0, kl_weight=1.0, kl_steps=4), torch.rand(8, 6, dtype=torch.float64)
+    weights = []
+    for _ in range(6):
+        losses = model.losses(x)
+        others = losses["reconstruction"] + losses["negative_entropy"]
+        weights.append(float(((losses["loss"] - others) / losses["kl"]).detach()))
+    assert weights == pytest.approx([5, 4, 3, 2, 1, 1])
+    model.eval().losses(x)
+    assert float(model.state_dict()["step"]) == 6
