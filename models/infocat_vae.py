@@ -13,6 +13,7 @@ from models.networks import build_networks
 from utils.errors import UserError
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
+GENERATED = 10  # images of each class in a step, as in the released code
 TEMPERATURE = 0.5  # of a drawn class's gradient
 
 
@@ -37,7 +38,7 @@ class CatVAE(Autoencoder):
         kl_weight: β; 1 is the evidence lower bound.
         entropy_weight: γ; 1 is the evidence lower bound.
         class_draw: "soft", or "gumbel" for a drawn class, straight through (Jang et al. 2017, arXiv 1611.01144).
-        kl_start: β at the first step, from where it goes to its value in a straight line.
+        kl_start: β at the first step, from where it goes to its value by the same factor in each step.
         kl_steps: training steps that this takes; 0 for a constant β.
     """
 
@@ -105,7 +106,7 @@ class CatVAE(Autoencoder):
         """β of the present step."""
         if not self.kl_steps:
             return self.kl_weight
-        return self.kl_start + (self.kl_weight - self.kl_start) * (self.step / self.kl_steps).clamp(max=1)
+        return self.kl_start * (self.kl_weight / self.kl_start) ** (self.step / self.kl_steps).clamp(max=1)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         log_a, base = self.heads(x)
@@ -167,8 +168,7 @@ class InfoCatVAE(CatVAE):
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         losses = super().losses(x)
-        # As many images as the batch has, the same number of every class.
-        classes = torch.arange(self.num_classes, device=x.device).repeat(max(1, len(x) // self.num_classes))
+        classes = torch.arange(self.num_classes, device=x.device).repeat(GENERATED)
         z = self.class_means[classes] + torch.randn(len(classes), self.latent_dim, device=x.device, dtype=x.dtype)
         log_a, _ = self.heads(self.decode(z))
         information = F.nll_loss(log_a, classes)

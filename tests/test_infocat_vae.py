@@ -69,21 +69,21 @@ def test_reconstruction_is_the_cross_entropy_of_a_draw_at_the_soft_class():
 
 
 def test_information_is_the_cross_entropy_of_generated_classes():
-    """One draw of every class, class by class, with the numbers that the model draws."""
+    """Ten draws of every class, image by image, with the numbers that the model draws."""
     model = build(info_weight=7.0).eval()
-    x = torch.rand(2 * K, 6, dtype=torch.float64)
+    x = torch.rand(3, 6, dtype=torch.float64)
     torch.manual_seed(3)
     losses = model.losses(x)
     torch.manual_seed(3)
-    torch.randn(2 * K, K * DELTA, dtype=torch.float64)  # the posterior's draw comes first
-    noise = torch.randn(2 * K, K * DELTA, dtype=torch.float64)
+    torch.randn(3, K * DELTA, dtype=torch.float64)  # the posterior's draw comes first
+    noise = torch.randn(10 * K, K * DELTA, dtype=torch.float64)
     total = 0.0
-    for row in range(2 * K):
+    for row in range(10 * K):
         c = row % K
         mean = torch.zeros(K * DELTA, dtype=torch.float64)
         mean[c * DELTA : (c + 1) * DELTA] = 2.0
         logits = model.enc(model.decode((mean + noise[row])[None]))[0, :K]
-        total -= float((logits[c] - logits.logsumexp(0)).detach()) / (2 * K)
+        total -= float((logits[c] - logits.logsumexp(0)).detach()) / (10 * K)
     assert float(losses["information"].detach()) == pytest.approx(total, rel=1e-9)
 
 
@@ -183,18 +183,18 @@ def test_a_drawn_class_is_a_vertex_and_its_gradient_reaches_the_classes():
     losses = model.losses(x)
     shift = seen[0] - torch.tensor(split(model, x)[1][:, : K * DELTA])
     nearest = torch.cdist(shift, model.classes.weight.T[:, : K * DELTA]).min(dim=1)
-    assert nearest.values.max() < 1e-9 and len(nearest.indices.unique()) == K
+    assert nearest.values.max() < 1e-6 and len(nearest.indices.unique()) == K
     losses["reconstruction"].backward()
     assert model.enc.layers[-1].weight.grad[:K].abs().sum() > 0
 
 
-def test_beta_goes_in_a_straight_line_and_its_place_is_saved():
-    model, x = build("catvae", kl_start=5.0, kl_weight=1.0, kl_steps=4), torch.rand(8, 6, dtype=torch.float64)
+def test_beta_falls_by_the_same_factor_and_its_place_is_saved():
+    model, x = build("catvae", kl_start=16.0, kl_weight=1.0, kl_steps=4), torch.rand(8, 6, dtype=torch.float64)
     weights = []
     for _ in range(6):
         losses = model.losses(x)
         others = losses["reconstruction"] + losses["negative_entropy"]
         weights.append(float(((losses["loss"] - others) / losses["kl"]).detach()))
-    assert weights == pytest.approx([5, 4, 3, 2, 1, 1])
+    assert weights == pytest.approx([16, 8, 4, 2, 1, 1])
     model.eval().losses(x)
     assert float(model.state_dict()["step"]) == 6
