@@ -41,6 +41,16 @@ def non_negative_float(text: str) -> float:
     return value
 
 
+def finite_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text}")
+    return value
+
+
 def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
@@ -56,6 +66,7 @@ KINDS: dict[str, Callable] = {
     "positive": positive,
     "positive_float": positive_float,
     "non_negative_float": non_negative_float,
+    "finite_float": finite_float,
 }
 
 
