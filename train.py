@@ -307,7 +307,7 @@ def main() -> None:
         log_epoch(writer, model, valid_set, row, computing_on)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
-            f"epoch {row['epoch']}/{args.epochs}  loss {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}  "
+            f"{path.name}: epoch {row['epoch']}/{args.epochs}  loss {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}  "
             f"({terms})  {row['seconds']:.1f} s",
             flush=True,
         )
