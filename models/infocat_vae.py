@@ -113,8 +113,8 @@ class CatVAE(Autoencoder):
         with torch.enable_grad():
             a = self.classify(x).detach()
             shift = shift_of(torch.randn_like(x)).requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(self.heads(x + shift)[0], a, reduction="sum"), shift)
-        log_a = self.heads(x + shift_of(gradient))[0]
+            (gradient,) = torch.autograd.grad((a * self.heads(x + shift)[0]).sum(), shift)
+        log_a = self.heads(x - shift_of(gradient))[0]
         self.enc.train(training)
         return F.kl_div(log_a, a, reduction="batchmean")
 
