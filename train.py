@@ -93,6 +93,7 @@ def new_run(args: argparse.Namespace) -> dict:
             "image_size": described["image_size"],
             "channels": described["channels"],
             "path": str(Path(args.data_path or "./datasets").resolve()),
+            "skip_corrupt": args.skip_corrupt,
             "train_size": args.train_size,
             "valid_size": args.valid_size,
         },
@@ -314,7 +315,8 @@ def main() -> None:
         if interrupt and record["epoch"] < args.epochs:
             run.leave(training.Totals(), interrupt)
     writer.close()
-    loss = f"validation loss {row['valid_loss']:.5f} after {row['epoch']} epochs"
+    epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
+    loss = f"validation loss {row['valid_loss']:.5f} after {epochs}"
     print(f"{path.name} on {args.dataset}: {loss}; saved {path}")
 
 
