@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 	@$(BIN)/python generation.py $(FILES) --task pca --model-name irmae
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
