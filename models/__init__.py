@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from models.ae import AE, IRMAE
 from models.base import Autoencoder
 from models.networks import ARCHITECTURES
+from models.radogaga import RaDOGAGA
 from models.vae import VAE
 from utils.errors import UserError
 
@@ -16,7 +17,7 @@ class Option:
 
     Attributes:
         flags: as typed by the user.
-        kind: "int", "positive_float", ... a key of ``utils.cli.KINDS``.
+        kind: "positive", "positive_float", ... a key of ``utils.cli.KINDS``, or the choices, "mse|ssim".
         help: one line with the paper's symbol; the default is added from the constructor's signature.
     """
 
@@ -54,6 +55,19 @@ MODELS = {
         VAE,
         "VAE (arXiv 1312.6114): KL to N(0, I)",
         {"beta": Option(("--beta",), "non_negative_float", "β, weight of the KL term")},
+    ),
+    "radogaga": Row(
+        RaDOGAGA,
+        "RaDOGAGA (arXiv 1910.04329): isometric code by rate and distortion",
+        {
+            "lambda1": Option(("--lambda1",), "non_negative_float", "λ1, weight of the reconstruction D(x, x̂)"),
+            "lambda2": Option(("--lambda2",), "non_negative_float", "λ2, weight of the noise's effect D(x̂, x̆)"),
+            "h": Option(("--h",), "d|log", "h(D), what of the reconstruction is minimised: D or log D"),
+            "distortion": Option(("--distortion",), "mse|ssim", "D: mean squared error or 1 − SSIM"),
+            "prior": Option(("--prior",), "factorized|gmm", "P(z): entropy bottleneck, or Gaussian mixture"),
+            "noise_width": Option(("--noise-width",), "positive_float", "w, the noise ε is uniform on (−w/2, w/2)"),
+            "components": Option(("--components",), "positive", "K, Gaussians of the prior gmm"),
+        },
     ),
 }
 

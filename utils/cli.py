@@ -123,7 +123,11 @@ def add_options(parser: Parser, models: Mapping) -> None:
         group = parser.add_argument_group(row.title) if options else None
         for key, option in options.items():
             seen.add(key)
-            group.add_argument(*option.flags, dest=key, type=KINDS[option.kind], metavar=key.upper(), help=option.help)
+            if "|" in option.kind:
+                group.add_argument(*option.flags, dest=key, choices=option.kind.split("|"), help=option.help)
+            else:
+                kind = KINDS[option.kind]
+                group.add_argument(*option.flags, dest=key, type=kind, metavar=key.upper(), help=option.help)
 
 
 def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:
