@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from models.ae import AE, IRMAE
 from models.base import Autoencoder
+from models.dagmm import DAGMM
 from models.networks import ARCHITECTURES
 from models.radogaga import RaDOGAGA
 from models.vae import VAE
@@ -67,6 +68,17 @@ MODELS = {
             "prior": Option(("--prior",), "factorized|gmm", "P(z): entropy bottleneck, or Gaussian mixture"),
             "noise_width": Option(("--noise-width",), "positive_float", "w, the noise ε is uniform on (−w/2, w/2)"),
             "components": Option(("--components",), "positive", "K, Gaussians of the prior gmm"),
+        },
+    ),
+    "dagmm": Row(
+        DAGMM,
+        "DAGMM (Zong et al. 2018): Gaussian mixture over code and reconstruction error",
+        {
+            "components": Option(("--components",), "positive", "K, Gaussians of the mixture"),
+            "lambda_energy": Option(("--lambda-energy",), "non_negative_float", "λ1, weight of the energy"),
+            "lambda_covariance": Option(
+                ("--lambda-covariance",), "non_negative_float", "λ2, weight of Σ 1/diag(covariance)"
+            ),
         },
     ),
 }

@@ -4,6 +4,8 @@ Source: Kato, Zhou, Sasaki, Nakagawa 2020, "Rate-Distortion Optimization Guided 
 Euclidean Latent Space", arXiv 1910.04329.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -113,3 +115,14 @@ class RaDOGAGA(Autoencoder):
             "rate": rate,
             "noise_effect": noise_effect,
         }
+
+    def sample_energy(self, x: Tensor) -> Tensor:
+        """−log P of the codes of ``x``, nats ``(B,)``: high where the sample is unlike the training data."""
+        return self.energy(self.encode(x))
+
+    def fit_prior(self, batches: Iterable[Tensor]) -> None:
+        """Fix a mixture prior to that of a whole training set (batches of ``x``); the factorised one needs nothing."""
+        if not self.factorized:
+            self.eval()
+            with torch.no_grad():
+                self.prior.fit(self.encode(x) for x in batches)
