@@ -256,7 +256,7 @@ def generate_toy(num: int = 10_000, seed: int = 0) -> Toy:
     """Toy data of the published kind: three spherical Gaussians in 3 dimensions, lifted to 16 by an isometry.
 
     Weights 1/3; means (0, 0, 0), (10, 0, 0), (10, 10, 10) and variances 1, 2, 4, as measured from the published file.
-    Because the lift keeps distances, the density of a point in 16 dimensions (on the 3-dimensional plane) is that of its source.
+    Because the lift keeps distances, the density of a point in 16 dimensions (on their plane) is that of its source.
     """
     rng = np.random.default_rng(seed)
     component = np.sort(rng.integers(0, len(TOY_MEANS), num))
