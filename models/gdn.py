@@ -19,7 +19,7 @@ class GDN(nn.Module):
 
     β > 0 and γ ≥ 0 are kept so by reparametrisation: what is stored and trained is sqrt(β + pedestal), bounded from
     below where it is used, by a bound whose gradient passes when it should. A step of any size leaves a valid
-    transformation. ``GDN(inverse=True)`` with the same parameters undoes GDN to first order in γ x² / β.
+    transformation. Where β = 1, the inverse with the same parameters undoes GDN up to terms of the order (γ x²)².
 
     Args:
         channels: C.
