@@ -101,3 +101,26 @@ def embedding(
         axis.set_xticks([])
         axis.set_yticks([])
     return figure
+
+
+def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], component: np.ndarray) -> plt.Figure:
+    """Estimated against true density, one panel for each model, each point coloured by its mixture component.
+
+    Args:
+        density: ``(N,)`` true.
+        log_estimates: title to ``(N,)`` logarithm of the estimate, up to a constant: shown divided by its largest value.
+        component: ``(N,)`` int.
+    """
+    figure, axes = plt.subplots(
+        1, len(log_estimates), figsize=(3.6 * len(log_estimates), 3.6), constrained_layout=True, squeeze=False
+    )
+    for axis, (title, log_estimate) in zip(axes[0], log_estimates.items(), strict=True):
+        estimate = np.exp(log_estimate - log_estimate.max())
+        for index in np.unique(component):
+            chosen = component == index
+            axis.plot(density[chosen], estimate[chosen], ".", markersize=2, label=f"component {index}", rasterized=True)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("true density")
+        axis.set_ylabel("estimated density / its largest")
+    axes[0][0].legend(fontsize=7, markerscale=4)
+    return figure
