@@ -91,11 +91,12 @@ def embedding(
         colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
         for index, name in enumerate(classes):
             axes[0].scatter(*real[labels == index].T, s=6, color=colours(index % colours.N), label=name)
-    axes[0].legend(fontsize=8, markerscale=2, loc="upper left")
+    below = {"fontsize": 8, "markerscale": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "ncols": 5}
+    axes[0].legend(**below)
     axes[0].set_title("test images")
     axes[1].scatter(*real.T, s=6, color="lightgrey", label="test images")
     axes[1].scatter(*points[sampled].T, s=6, color="tab:red", label="sampled images")
-    axes[1].legend(fontsize=8, markerscale=2, loc="upper left")
+    axes[1].legend(**below)
     axes[1].set_title("sampled images over them")
     for axis in axes:
         axis.set_xticks([])
