@@ -5,6 +5,7 @@ where the inner product of any two steps v, w satisfies  <J v, J w>_A = c <v, w>
 metric A of the distortion in data space: D(x, x + d) = <d, d>_A to second order.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -64,7 +65,9 @@ def metrics_for(shape: torch.Size) -> dict[str, Callable]:
 
 def pushforward(decode: Callable[[Tensor], Tensor], z: Tensor, v: Tensor) -> Tensor:
     """J v, exact, by forward-mode differentiation: steps ``(B, n)`` at codes ``(B, n)`` to steps in data space."""
-    return torch.func.jvp(decode, (z,), (v,))[1].detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, about how it loads its own formulas
+        return torch.func.jvp(decode, (z,), (v,))[1].detach()
 
 
 def finite_difference(decode: Callable[[Tensor], Tensor], z: Tensor, v: Tensor) -> Tensor:
