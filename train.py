@@ -22,6 +22,7 @@ from tqdm import tqdm
 import data
 import models
 from models.base import Autoencoder
+from presets import PRESETS
 from utils import checkpoint, cli, device, files, plots, training
 from utils.errors import Diverged, UserError
 
@@ -31,6 +32,12 @@ SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="flags of an experiment, each of which a flag overrides: "
+        + "; ".join(f"{name}: {preset.title}" for name, preset in PRESETS.items()),
+    )
     group = cli.add_data(parser, data.DATASETS)
     group.add_argument(
         "--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)"
@@ -42,6 +49,12 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)"
     )
+    group.add_argument(
+        "--arch",
+        choices=list(models.ARCHS),
+        help="the networks (default: those the model is published with): "
+        + "; ".join(f"{key}: {title}" for key, title in models.ARCHS.items()),
+    )
     group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
     cli.add_options(parser, models.MODELS)
     group = cli.add_run(parser, batch_size=32)
@@ -51,6 +64,9 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
+    preset = parser.parse_args().preset
+    if preset is not None:
+        parser.set_defaults(**PRESETS[preset].flags)
     return parser.parse_args()
 
 
@@ -59,7 +75,7 @@ def new_run(args: argparse.Namespace) -> dict:
     name = models.choose(args.model, args.linear_layers, args.vae)
     described = data.describe(args.dataset, args.image_size, args.channels)
     config = {
-        "architecture": described["architecture"],
+        "architecture": models.architecture(name, args.arch, described),
         "channels": described["channels"],
         "latent_dim": args.latent_dim or described["latent_dim"],
     }
@@ -67,6 +83,9 @@ def new_run(args: argparse.Namespace) -> dict:
         given = getattr(args, key)
         config[key] = default if given is None else given
     models.refuse_foreign_options(name, vars(args))
+    derived = models.row(name).latent_dim
+    if derived is not None and args.latent_dim is None:
+        config["latent_dim"] = derived(config)
     return {
         "model": {"name": name, "config": config},
         "data": {
@@ -274,6 +293,8 @@ def main() -> None:
         f"{len(valid_set):,} validation images, {computing_on}, {args.precision}, seed {args.seed}"
     )
 
+    if not resuming:
+        model.pretrain(lambda num: train_set.gather(torch.randint(len(train_set), (num,)), computing_on), args.lr)
     interrupt = Interrupt()
     writer = SummaryWriter(path.parent / "tensorboard" / path.name, purge_step=record["epoch"] + 1)
     while record["epoch"] < args.epochs:

@@ -14,7 +14,7 @@ from models.radogaga import choose_distortion
 class BetaVAE(Autoencoder):
     """Minimises  λ1 D(x, x̂) + λ2 D(x̂, x̆) + KL(q(z | x) ‖ N(0, I)),  x̂ = g(μ), x̆ = g(μ + σ ε), ε standard normal.
 
-    Without the split it is the ordinary β-VAE, λ1 D(x, x̆) + KL, with β = 1/λ1. The KL is in nats for a whole code; D is
+    ``joint`` is the ordinary β-VAE, λ1 D(x, x̆) + KL, with β = 1/λ1. The KL is in nats for a whole code; D is
     the mean over pixels or features for one sample. The code is the posterior's mean.
 
     Args:
@@ -22,9 +22,9 @@ class BetaVAE(Autoencoder):
         channels: of the image, or the number of features.
         latent_dim: n.
         lambda1: λ1, weight of the reconstruction.
-        lambda2: λ2, weight of the effect of the posterior's noise; without the split it has no part.
+        lambda2: λ2, weight of the effect of the posterior's noise; in the joint form it has no part.
         distortion: "mse", or "ssim" for D = 1 − SSIM.
-        split: "yes" for the two distortions, "no" for the ordinary form.
+        joint: the ordinary form, without the split.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class BetaVAE(Autoencoder):
         lambda1: float = 1e5,
         lambda2: float = 1e5,
         distortion: str = "mse",
-        split: str = "yes",
+        joint: bool = False,
     ):
         super().__init__()
         self.latent_dim = latent_dim
-        self.lambda1, self.lambda2, self.split = lambda1, lambda2, split == "yes"
+        self.lambda1, self.lambda2, self.joint = lambda1, lambda2, joint
         self.distortion = choose_distortion(distortion, architecture)
         self.enc, self.dec = build_networks(architecture, channels, latent_dim, 2 * latent_dim)
 
@@ -58,7 +58,7 @@ class BetaVAE(Autoencoder):
         mean, logvar = self.posterior(x)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=1).mean()
         decoded_noisy = self.decode(mean + torch.randn_like(mean) * torch.exp(0.5 * logvar))
-        if not self.split:
+        if self.joint:
             reconstruction = self.distortion(decoded_noisy, x).mean()
             return {"loss": self.lambda1 * reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
         decoded = self.decode(mean)
