@@ -254,6 +254,7 @@ ARCHS = {
     "conv": "the data set's own",
     "wae": "DCGAN with batch normalisation, of WAE",
     "mlp": "one hidden layer of 400 units, of InfoCatVAE",
+    "gdn": "divisive normalisation, of RaDOGAGA (with -n 256)",
 }
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.gdn import GDN
+from models.networks import build_networks
 
 
 @pytest.fixture
@@ -72,3 +73,24 @@ def test_a_parameter_at_its_bound_can_come_back():
     gdn.beta_root.grad = None
     (-gdn(x).sum()).backward()
     assert (gdn.beta_root.grad == 0).all()
+
+
+@pytest.mark.parametrize(("architecture", "channels", "size"), [("gdn-32", 1, 32), ("gdn-64", 3, 64)])
+def test_the_celeba_network(architecture, channels, size):
+    """Shapes of the published network, which has 64 x 4 x 4 features under its hidden layer at 64 pixels."""
+    encoder, decoder = build_networks(architecture, channels, 16, code_width=32)
+    x = torch.rand(2, channels, size, size)
+    assert encoder(x).shape == (2, 32)
+    assert decoder(torch.randn(2, 16)).shape == x.shape
+    assert encoder.hidden.in_features == decoder.fc.out_features == 64 * (size // 16) ** 2
+    assert [type(layer).__name__ for layer in encoder.dcnn] == ["Conv2d", "GDN"] * 3 + ["Conv2d"]
+    assert [layer.out_channels for layer in decoder.dcnn if hasattr(layer, "out_channels")] == [64, 64, 32, channels]
+
+
+def test_forward_derivatives_pass_through_gdn():
+    """Isometry needs exact Jacobian-vector products of a decoder with inverse GDN."""
+    torch.manual_seed(0)
+    gdn = GDN(3, inverse=True).double()
+    x, v = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64)
+    exact = torch.func.jvp(gdn, (x,), (v,))[1]
+    torch.testing.assert_close(exact, (gdn(x + 1e-6 * v) - gdn(x - 1e-6 * v)) / 2e-6, rtol=1e-6, atol=1e-8)
