@@ -23,11 +23,13 @@ from utils.errors import Diverged, UserError
 
 COMPONENTS = 3  # of the toy data's mixture, and the dimensions it lives in
 NETWORK = {"architecture": "mlp:64-32", "channels": tabular.TOY_FEATURES, "latent_dim": 3, "components": COMPONENTS}
-# λ1 = 1e5 and λ2 = 1e4 on squared errors summed over the 16 features; the model's D is their mean.
+# λ1 = 1e5 and λ2 = 1e4 on squared errors summed over the 16 features; the model's D is their mean. The width of the noise
+# sets the unit of the code: 0.1 gives codes of the size that a fresh network makes, so that training need not grow them.
 SCALE = tabular.TOY_FEATURES
+RADOGAGA = {"name": "radogaga", "prior": "gmm", "lambda2": 1e4 * SCALE, "noise_width": 0.1}
 SETTINGS = {
-    "radogaga-d": {"name": "radogaga", "prior": "gmm", "h": "d", "lambda1": 1e5 * SCALE, "lambda2": 1e4 * SCALE},
-    "radogaga-log": {"name": "radogaga", "prior": "gmm", "h": "log", "lambda1": 1e3, "lambda2": 1e4 * SCALE},
+    "radogaga-d": RADOGAGA | {"h": "d", "lambda1": 1e5 * SCALE},
+    "radogaga-log": RADOGAGA | {"h": "log", "lambda1": 1e3},
     "dagmm": {"name": "dagmm"},
 }
 TITLES = {
@@ -53,9 +55,9 @@ def parse_arguments() -> argparse.Namespace:
         "--models", nargs="+", choices=list(TITLES), default=list(TITLES), help="pca-gmm, linear, is the ceiling"
     )
     group.add_argument("--runs", type=cli.positive, default=5, metavar="R", help="seeds, from --seed on")
-    group.add_argument("--epochs", type=cli.positive, default=100, help="passes over the data")
+    group.add_argument("--epochs", type=cli.positive, default=60, help="passes over the data")
     group.add_argument(
-        "--lr", type=cli.positive_float, default=5e-3, help="learning rate of Adam, falls to 0 as a cosine"
+        "--lr", type=cli.positive_float, default=1e-2, help="learning rate of Adam, falls to 0 as a cosine"
     )
     cli.add_run(parser, batch_size=250)
     cli.add_results(parser.add_argument_group("files"))
@@ -86,7 +88,7 @@ def train(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace, comp
 
 @torch.no_grad()
 def log_density(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace) -> np.ndarray:
-    """``(N,)`` float64, log of the density that a model trained on the points estimates at each of them, up to a constant."""
+    """``(N,)`` float64, log of the density that a trained model estimates at each point, up to a constant."""
     if name == "pca-gmm":
         codes = PCA(3, random_state=seed).fit_transform(toy.vectors.double().numpy())
         return GaussianMixture(COMPONENTS, random_state=seed).fit(codes).score_samples(codes)
@@ -100,7 +102,8 @@ def log_density(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace
 def correlations(density: np.ndarray, log_estimate: np.ndarray) -> dict[str, float]:
     """Pearson r between the densities themselves and Spearman ρ, both with the true density ``(N,)``.
 
-    The estimate is defined up to a factor, which neither depends on; dividing by its largest value keeps exp from overflowing.
+    The estimate is defined up to a factor, which neither depends on; dividing by its largest value keeps exp from
+    overflowing.
     """
     estimate = np.exp(log_estimate - log_estimate.max())
     return {

@@ -1,4 +1,4 @@
-"""β-VAE with the reconstruction taken apart: RaDOGAGA's baseline, a variational model trained on the same two distortions.
+"""β-VAE with the reconstruction taken apart: RaDOGAGA's baseline, trained on the same two distortions.
 
 Source: Higgins et al. 2017, "beta-VAE", and the code released with RaDOGAGA (Kato et al. 2020, arXiv 1910.04329).
 """

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from models.base import Autoencoder, full_precision
 from models.entropy_bottleneck import EntropyBottleneck
@@ -28,10 +27,17 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """1 − SSIM of each image: ``(B, C, H, W)`` in [0, 1] to ``(B,)``. Gaussian window of 11 pixels, σ = 1.5.
 
+    Averaged over the positions where the window fits, as published; torchmetrics itself would go on to the edge with
+    mirrored pixels.
+
     Source: Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural
     similarity".
     """
-    return 1 - structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+    # Imported where it is needed: loading it takes longer than loading PyTorch.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _, everywhere = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)
+    return 1 - everywhere[..., 5:-5, 5:-5].flatten(1).mean(dim=1)
 
 
 DISTORTIONS = {"mse": mse, "ssim": ssim}
@@ -115,6 +121,11 @@ class RaDOGAGA(Autoencoder):
             "rate": rate,
             "noise_effect": noise_effect,
         }
+
+    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        if self.factorized:
+            return self.noise_width * self.prior.sample(num, generator)
+        return self.prior.fixed().sample(num, generator).to(next(self.parameters()).dtype)
 
     def sample_energy(self, x: Tensor) -> Tensor:
         """−log P of the codes of ``x``, nats ``(B,)``: high where the sample is unlike the training data."""

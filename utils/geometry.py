@@ -38,8 +38,8 @@ def mse_inner(x: Tensor, v: Tensor, w: Tensor) -> Tensor:
 def ssim_inner(x: Tensor, v: Tensor, w: Tensor) -> Tensor:
     """``(B,)`` float64: v·w in the metric of 1 − SSIM at the images x ``(B, C, H, W)``, all of one shape.
 
-    With means μ and covariances σ over a Gaussian window, 1 − SSIM(x, x + d) = μ_d² / (2 μ_x² + C1) + σ_d² / (2 σ_x² + C2) to
-    second order, averaged over windows and channels (RaDOGAGA, appendix on the metric of SSIM).
+    With means μ and covariances σ over a Gaussian window, 1 − SSIM(x, x + d) is to second order the average of
+    μ_d² / (2 μ_x² + C1) + σ_d² / (2 σ_x² + C2) over windows and channels (RaDOGAGA, appendix).
     """
     offsets = torch.arange(WINDOW, device=x.device, dtype=torch.float64) - WINDOW // 2
     profile = torch.exp(-0.5 * (offsets / WINDOW_SIGMA).square())

@@ -109,7 +109,7 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
 
     Args:
         density: ``(N,)`` true.
-        log_estimates: title to ``(N,)`` logarithm of the estimate, up to a constant: shown divided by its largest value.
+        log_estimates: title to ``(N,)`` logarithm of the estimate, shown divided by its largest value.
         component: ``(N,)`` int.
     """
     figure, axes = plt.subplots(
