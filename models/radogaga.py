@@ -71,7 +71,9 @@ class RaDOGAGA(Autoencoder):
         prior: "factorized": an entropy bottleneck, and P is the probability of the interval of width w around z + ε.
             "gmm": a Gaussian mixture over z whose memberships are estimated by a network.
         noise_width: w, in units of the code.
-        components: K, of the prior "gmm".
+        components: K, of the prior "gmm". More than the data has find its modes more surely.
+        estimation_dropout: of the network behind the prior "gmm", as in DAGMM. 0 finds the modes of data in few
+            dimensions more surely (docs/density.md).
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class RaDOGAGA(Autoencoder):
         prior: str = "factorized",
         noise_width: float = 1.0,
         components: int = 3,
+        estimation_dropout: float = 0.5,
     ):
         super().__init__()
         self.latent_dim = latent_dim
@@ -93,7 +96,10 @@ class RaDOGAGA(Autoencoder):
         self.distortion = choose_distortion(distortion, architecture)
         self.enc, self.dec = build_networks(architecture, channels, latent_dim)
         self.factorized = prior == "factorized"
-        self.prior = EntropyBottleneck(latent_dim) if self.factorized else MixtureEstimator(latent_dim, components)
+        if self.factorized:
+            self.prior = EntropyBottleneck(latent_dim)
+        else:
+            self.prior = MixtureEstimator(latent_dim, components, dropout=estimation_dropout)
 
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.enc(x))

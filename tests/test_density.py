@@ -10,13 +10,9 @@ import pytest
 
 import density
 from data import tabular
+from utils.errors import Diverged, UserError
 
 ROOT = Path(__file__).parent.parent
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "density.py", *arguments]
-    return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_correlations_do_not_depend_on_the_scale_of_the_estimate():
@@ -35,8 +31,9 @@ def test_the_linear_ceiling_finds_the_density_of_generated_data():
 
 
 def test_the_script_writes_what_it_prints(tmp_path):
-    small = ["--size", 400, "--epochs", 2, "--runs", 2, "--save-path", tmp_path]
-    done = run(*small, "--models", "radogaga-log", "dagmm", "pca-gmm")
+    small = ["--size", "400", "--epochs", "2", "--runs", "2", "--save-path", str(tmp_path)]
+    command = [sys.executable, "density.py", *small, "--models", "radogaga-log", "dagmm", "pca-gmm"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "toy" / "density" / "density.json").read_text())
     assert [(row["model"], row["seed"]) for row in content["runs"]] == [
@@ -49,22 +46,33 @@ def test_the_script_writes_what_it_prints(tmp_path):
     assert (tmp_path / "toy" / "density" / "density.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_same_seed_gives_the_same_numbers(tmp_path):
+def called_with(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["density.py", *map(str, arguments)])
+    density.main()
+
+
+def test_the_same_seed_gives_the_same_numbers(monkeypatch, capsys, tmp_path):
+    small = ["--size", 300, "--epochs", 1, "--runs", 1, "--models", "radogaga-d", "--save-path", tmp_path]
     lines = []
-    for _ in range(2):
-        done = run("--size", 300, "--epochs", 1, "--runs", 1, "--models", "radogaga-d", "--save-path", tmp_path)
-        lines.append(done.stdout.splitlines()[-1])
-    assert lines[0] == lines[1]
+    for seed in (3, 3, 4):
+        called_with(monkeypatch, *small, "--seed", seed)
+        lines.append(capsys.readouterr().out.splitlines()[-1])
+    assert lines[0] == lines[1] != lines[2]
 
 
-def test_bad_input_is_named(tmp_path):
-    missing = run("--data-path", tmp_path / "none.csv")
-    assert missing.returncode == 2 and "none.csv" in missing.stderr
+def test_bad_input_is_named(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv"):
+        called_with(monkeypatch, "--data-path", tmp_path / "none.csv")
     constant = tmp_path / "constant.csv"
     rows = np.random.default_rng(0).random((20, 18))
     rows[:, 16], rows[:, 17] = 1.0, 0
     np.savetxt(constant, rows, delimiter=",")
-    done = run("--data-path", constant)
-    assert done.returncode == 2 and "density (column 17)" in done.stderr
-    few = run("--size", 4)
-    assert few.returncode == 2 and "--size 4" in few.stderr
+    with pytest.raises(UserError, match=r"density \(column 17\)"):
+        called_with(monkeypatch, "--data-path", constant)
+    with pytest.raises(UserError, match="--size 4"):
+        called_with(monkeypatch, "--size", 4)
+
+
+def test_a_diverging_training_is_named(monkeypatch, tmp_path):
+    with pytest.raises(Diverged, match="radogaga-d, seed 0"):
+        called_with(monkeypatch, "--size", 300, "--epochs", 3, "--lr", 1e30, "--models", "radogaga-d")

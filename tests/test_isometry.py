@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+import isometry
 import models
 from models.radogaga import ssim
-from utils import geometry
+from utils import checkpoint, geometry
+from utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 METRICS = ("mse-difference", "mse-jacobian", "ssim-difference", "ssim-jacobian")
@@ -89,20 +91,23 @@ def test_a_constant_decoder_has_no_correlation():
     assert geometry.pearson(np.arange(5.0), np.ones(5)) is None
 
 
-def run(*command: str, folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+@pytest.fixture
+def checkpoints(tmp_path) -> list[str]:
+    """Untrained models in checkpoints, and the flags that find them."""
+    record = {"data": {"name": "digits", "image_size": 32, "channels": 1, "path": str(tmp_path)}}
+    for name in ("ae", "radogaga"):
+        torch.manual_seed(0)
+        config = {"architecture": "mnist", "channels": 1, "latent_dim": 8, **models.options(name)}
+        weights = models.build(name, **config).state_dict()
+        model = {"name": name, "config": config}
+        checkpoint.save(tmp_path / "digits" / name, record | {"model": model, "weights": weights})
+    return ["--dataset", "digits", "--checkpoint", str(tmp_path), "--save-path", str(tmp_path / "results")]
 
 
-def test_the_script_puts_several_models_in_one_table(tmp_path):
-    common = ["--dataset", "digits", "--checkpoint", tmp_path / "ck"]
-    for name in ("radogaga", "ae"):
-        train = [*common, "--model", name, "-n", 8, "--train-size", 64, "--valid-size", 32, "--epochs", 1]
-        done = run("train.py", *train, folder=tmp_path)
-        assert done.returncode == 0, done.stderr
-    small = ["--test-size", 60, "--pairs", 40, "--metric-codes", 3, "--save-path", tmp_path / "results"]
-    done = run("isometry.py", *common, "--model-name", "ae", "radogaga", *small, folder=tmp_path)
+def test_the_script_puts_several_models_in_one_table(checkpoints, tmp_path):
+    small = ["--test-size", "60", "--pairs", "40", "--metric-codes", "3"]
+    command = [sys.executable, "isometry.py", *checkpoints, "--model-name", "ae", "radogaga", *small]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     folder = tmp_path / "results" / "digits" / "isometry"
@@ -118,5 +123,8 @@ def test_the_script_puts_several_models_in_one_table(tmp_path):
     for file in ("ae-radogaga.png", "ae-traverse.png", "radogaga-traverse.png"):
         assert (folder / file).read_bytes()[:4] == b"\x89PNG"
 
-    done = run("isometry.py", *common, "--model-name", "ae", "--test-size", 1, folder=tmp_path)
-    assert done.returncode == 2 and "--test-size 1" in done.stderr
+
+def test_one_image_is_not_enough(checkpoints, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["isometry.py", *checkpoints, "--model-name", "ae", "--test-size", "1"])
+    with pytest.raises(UserError, match="--test-size 1"):
+        isometry.main()

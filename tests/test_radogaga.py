@@ -83,7 +83,7 @@ def test_ssim_trains_images_and_refuses_vectors(name):
 
 @pytest.mark.parametrize("prior", ["factorized", "gmm"])
 def test_a_prior_of_gaussian_codes(prior):
-    """Both priors find the density of the codes: energies fall towards the true ones, and draws have the codes' moments."""
+    """Both priors find the density of the codes: the energies are the true ones, draws have the codes' moments."""
     torch.manual_seed(0)
     model = models.build("radogaga", **VECTORS, prior=prior, noise_width=0.1, components=1)
     deviation = torch.tensor([0.5, 1.0, 2.0])
