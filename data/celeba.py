@@ -20,8 +20,8 @@ def face(image: Image.Image, image_size: int) -> Image.Image:
     if min(image.size) < CROP:
         raise ValueError(f"{image.width}x{image.height} pixels, expected at least {CROP}x{CROP}")
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
-    box = (left, top, left + CROP, top + CROP)
-    return image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+    square = image.crop((left, top, left + CROP, top + CROP))
+    return square.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
 def load(split: str, path: Path, image_size: int = 64, channels: int = 3, skip_corrupt: bool = False) -> ImageDataset:
