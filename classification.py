@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Classify images from the codes of a trained encoder, with few or many labels.
+"""Classify images from the codes of a trained encoder, with few or many labels, or compare its clusters with them.
 
 python classification.py --train-size 100
+python classification.py --clusters --model-name infocat-vae
 python classification.py --train-size 100 --supervised
 """
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 import data
 import models
 from experiment import DATA_PATH, Experiment, open_experiment, output_path
-from utils import checkpoint, cli, device, files, latents
+from utils import checkpoint, cli, clusters, device, files, latents, plots
 from utils.errors import Diverged, UserError
 
 REPORT_EVERY = 10  # epochs between two looks at the test accuracy, as in the released code
@@ -31,6 +32,11 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_linear_layers(group)
     group.add_argument(
         "--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier"
+    )
+    group.add_argument(
+        "--clusters",
+        action="store_true",
+        help="train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels",
     )
     group = cli.add_run(parser, batch_size=100)
     group.add_argument("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
@@ -128,8 +134,41 @@ def supervised_experiment(args: argparse.Namespace) -> Experiment:
     return Experiment("supervised", path, model, "ae", config, described, computing_on, args.skip_corrupt)
 
 
+@torch.no_grad()
+def compare_clusters(args: argparse.Namespace) -> None:
+    """Accuracy under the best matching, mutual information and Rand index of the classes found without labels."""
+    experiment = open_experiment(args)
+    dataset = experiment.load("test")
+    labels = labels_of(dataset, args.dataset).numpy()
+    model, names = experiment.model, dataset.classes
+    batches = dataset.batches(args.batch_size, device=experiment.device)
+    probabilities = torch.cat([model.classify(x).cpu() for x in batches])
+    found = probabilities.argmax(dim=1).numpy()
+    counts = clusters.confusion(found, labels, model.num_classes, len(names))
+    numbers = clusters.agreement(found, labels, counts) | {
+        "images": len(labels),
+        "clusters_used": int((counts.sum(axis=1) > 0).sum()),
+        "mean_confidence": float(probabilities.max(dim=1).values.mean()),
+        "matched_class": {cluster: names[label] for cluster, label in clusters.match(counts).items()},
+        "confusion": counts.tolist(),
+    }
+    path = output_path(args, "clusters", experiment.name)
+    plots.save_figure(path, plots.confusion(counts, names, clusters.match(counts)))
+    files.write_json(path.with_suffix(".json"), experiment.summary() | numbers)
+    print(
+        f"{experiment.name} on {args.dataset}: clustering accuracy {numbers['accuracy']:.4f}, NMI "
+        f"{numbers['normalized_mutual_information']:.4f}, ARI {numbers['adjusted_rand_index']:.4f} on {len(labels):,} "
+        f"test images, {numbers['clusters_used']} of {model.num_classes} classes used; {path}"
+    )
+
+
 def main() -> None:
     args = parse_arguments()
+    if args.clusters and (args.supervised or args.train_size):
+        raise UserError("--clusters trains nothing: leave --supervised and --train-size out")
+    if args.clusters:
+        compare_clusters(args)
+        return
     torch.manual_seed(args.seed)
     experiment = supervised_experiment(args) if args.supervised else open_experiment(args)
     train_set, test_set = experiment.load("train"), experiment.load("test")

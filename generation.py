@@ -24,6 +24,9 @@ TASKS = {
     "mvg": "samples of a multivariate Gaussian fitted to the training codes",
     "gmm": "samples of a mixture of -d Gaussians fitted to the training codes",
     "pca": "±2σ around the mean code along its first two principal components",
+    "prior": "samples of the model's own prior",
+    "conditional": "a row for each class of infocat-vae or catvae, sampled from the class's prior",
+    "centroids": "a row from the mean of each class's prior to the next one's (infocat-vae, catvae)",
     "tsne": "a map of test images and sampled images",
 }
 FITTED = 10_000  # training codes that a density is fitted to
@@ -150,6 +153,26 @@ def pca(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
     return decoded(args, experiment, grid), args.Y, numbers
 
 
+def prior(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
+    drawn = experiment.model.sample_prior(args.X * args.Y, torch.Generator().manual_seed(args.seed))
+    return decoded(args, experiment, drawn), args.Y, {"seed": args.seed}
+
+
+def conditional(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
+    """A row per class, whatever -X says."""
+    classes = torch.arange(experiment.model.num_classes).repeat_interleave(args.Y)
+    drawn = experiment.model.sample_classes(classes, torch.Generator().manual_seed(args.seed))
+    return decoded(args, experiment, drawn), args.Y, {"classes": experiment.model.num_classes, "seed": args.seed}
+
+
+def centroids(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
+    """A row per class, whatever -X says; the last class's leads back to the first."""
+    ends = experiment.model.class_centroids().cpu()
+    steps = torch.linspace(0, 1, args.Y)[:, None]
+    codes = torch.cat([torch.lerp(*pair, steps) for pair in zip(ends, ends.roll(-1, 0), strict=True)])
+    return decoded(args, experiment, codes), args.Y, {"classes": len(ends), "steps": steps.flatten().tolist()}
+
+
 def tsne(args: argparse.Namespace, experiment: Experiment) -> tuple[object, dict]:
     """Test images and as many samples of the Gaussian fitted to the codes, as pixels, in one two-dimensional map.
 
@@ -197,8 +220,9 @@ def main() -> None:
         figure, numbers = tsne(args, experiment)
         plots.save_figure(path, figure)
     else:
-        task = {"reconstruction": reconstruction, "interpolation": interpolation, "mvg": mvg, "gmm": gmm, "pca": pca}
-        images, columns, numbers = task[args.task](args, experiment)
+        grids = (reconstruction, interpolation, mvg, gmm, pca, prior, conditional, centroids)
+        task = {grid.__name__: grid for grid in grids}[args.task]
+        images, columns, numbers = task(args, experiment)
         plots.save_grid(path, images, columns)
     files.write_json(path.with_suffix(".json"), experiment.summary() | {"task": args.task} | numbers)
     print(f"{args.task} of {experiment.name} on {args.dataset}: {path}")

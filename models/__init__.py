@@ -67,6 +67,9 @@ CATVAE_OPTIONS = {
     "entropy_weight": Option(
         ("--entropy-weight",), "non_negative_float", "γ, weight of Σ a log a, the classes' entropy"
     ),
+    "class_draw": Option(("--class-draw",), "soft|gumbel", "decode at the soft class, or at a class drawn from it"),
+    "kl_start": Option(("--kl-start",), "positive_float", "β at the first step"),
+    "kl_steps": Option(("--kl-steps",), "natural", "steps from there to --kl-weight; 0: β is constant"),
 }
 
 

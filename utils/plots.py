@@ -163,4 +163,26 @@ def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[s
             axis.yaxis.get_offset_text().set_fontsize(7)
             axis.xaxis.get_offset_text().set_fontsize(7)
     axes[0][-1].legend(fontsize=7)
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> plt.Figure:
+    """Images of each class in each cluster, the clusters in the order of the classes that they are matched to.
+
+    Args:
+        counts: ``(clusters, classes)``.
+        classes: their names.
+        matched: cluster to class.
+    """
+    order = sorted(range(len(counts)), key=lambda cluster: matched.get(cluster, len(classes)))
+    size = 0.55 * len(classes) + 1.5
+    figure, axis = plt.subplots(figsize=(size, size), constrained_layout=True)
+    axis.imshow(counts[order], cmap="Blues")
+    for row, cluster in enumerate(order):
+        for column, count in enumerate(counts[cluster]):
+            colour = "white" if count > counts.max() / 2 else "black"
+            axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 2 else 0)
+    axis.set_yticks(range(len(order)), order)
+    axis.set_xlabel("label")
+    axis.set_ylabel("class found without labels")
     return figure
