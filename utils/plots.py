@@ -163,6 +163,7 @@ def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[s
             axis.yaxis.get_offset_text().set_fontsize(7)
             axis.xaxis.get_offset_text().set_fontsize(7)
     axes[0][-1].legend(fontsize=7)
+    return figure
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> plt.Figure:
