@@ -65,12 +65,14 @@ class RaDOGAGA(Autoencoder):
         channels: of the image, or the number of features.
         latent_dim: n.
         lambda1: λ1, weight of the reconstruction.
-        lambda2: λ2, weight of the effect of the noise; it sets the scale of the code.
+        lambda2: λ2, weight of the effect of the noise: how fine a difference in data space the code resolves.
         h: "d": h(D) = D. "log": h(D) = log(D + 0.001), which keeps its pull where the reconstruction is already good.
         distortion: "mse", or "ssim" for D = 1 − SSIM.
         prior: "factorized": an entropy bottleneck, and P is the probability of the interval of width w around z + ε.
             "gmm": a Gaussian mixture over z whose memberships are estimated by a network.
-        noise_width: w, in units of the code.
+        noise_width: w, the unit of the code: a times the width makes the same code, a times as large (the paper has
+            1). Training is quickest where a fresh network has that size already, w near sqrt(6 N / λ2) for N pixels or
+            features.
         components: K, of the prior "gmm". More than the data has find its modes more surely.
         estimation_dropout: of the network behind the prior "gmm", as in DAGMM. 0 finds the modes of data in few
             dimensions more surely (docs/density.md).
@@ -81,12 +83,12 @@ class RaDOGAGA(Autoencoder):
         architecture: str,
         channels: int,
         latent_dim: int,
-        lambda1: float = 1e5,
-        lambda2: float = 1e4,
+        lambda1: float = 1e6,
+        lambda2: float = 1e5,
         h: str = "d",
         distortion: str = "mse",
         prior: str = "factorized",
-        noise_width: float = 1.0,
+        noise_width: float = 0.3,
         components: int = 3,
         estimation_dropout: float = 0.5,
     ):
