@@ -11,7 +11,9 @@ import math
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -19,6 +21,8 @@ from tqdm import tqdm
 
 import data
 import models
+from models.base import Autoencoder
+from presets import PRESETS
 from utils import checkpoint, cli, device, files, plots, training
 from utils.errors import Diverged, UserError
 
@@ -28,6 +32,12 @@ SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="flags of an experiment, each of which a flag overrides: "
+        + "; ".join(f"{name}: {preset.title}" for name, preset in PRESETS.items()),
+    )
     group = cli.add_data(parser, data.DATASETS)
     group.add_argument(
         "--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)"
@@ -39,6 +49,12 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)"
     )
+    group.add_argument(
+        "--arch",
+        choices=list(models.ARCHS),
+        help="the networks (default: those the model is published with): "
+        + "; ".join(f"{key}: {title}" for key, title in models.ARCHS.items()),
+    )
     group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
     cli.add_options(parser, models.MODELS)
     group = cli.add_run(parser, batch_size=32)
@@ -48,6 +64,9 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
+    preset = parser.parse_args().preset
+    if preset is not None:
+        parser.set_defaults(**PRESETS[preset].flags)
     return parser.parse_args()
 
 
@@ -56,7 +75,7 @@ def new_run(args: argparse.Namespace) -> dict:
     name = models.choose(args.model, args.linear_layers, args.vae)
     described = data.describe(args.dataset, args.image_size, args.channels)
     config = {
-        "architecture": described["architecture"],
+        "architecture": models.architecture(name, args.arch, described),
         "channels": described["channels"],
         "latent_dim": args.latent_dim or described["latent_dim"],
     }
@@ -64,6 +83,9 @@ def new_run(args: argparse.Namespace) -> dict:
         given = getattr(args, key)
         config[key] = default if given is None else given
     models.refuse_foreign_options(name, vars(args))
+    derived = models.row(name).latent_dim
+    if derived is not None and args.latent_dim is None:
+        config["latent_dim"] = derived(config)
     return {
         "model": {"name": name, "config": config},
         "data": {
@@ -103,8 +125,8 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
     for key, old, new in pairs:
         if old != new:
             raise UserError(
-                f"--resume: {key} is {old} in {path} but {new} on the command line: give the flags of the first run, or train "
-                "anew under another --model-name"
+                f"--resume: {key} is {old} in {path} but {new} on the command line: give the flags of the first run, "
+                "or train anew under another --model-name"
             )
     return record | {"training": asked["training"], "data": asked["data"]}
 
@@ -126,143 +148,102 @@ class Interrupt:
         return self.signal is not None
 
 
-def main() -> None:
-    args = parse_arguments()
-    record = new_run(args)
-    name = args.model_name or record["model"]["name"]
-    path = checkpoint.path_of(args.checkpoint, args.dataset, name)
-    resuming = args.resume and path.exists()
-    if resuming:
-        record = continue_run(checkpoint.load(path), record, path)
-    elif args.resume:
-        print(f"{path}: nothing to resume, starting from scratch")
-    if record["epoch"] >= args.epochs:
-        print(f"{path}: already trained for {record['epoch']} epochs (--epochs {args.epochs})")
-        return
+@dataclass
+class Run:
+    """What is trained and where it is kept; ``record`` is the checkpoint's content but for the tensors."""
 
-    computing_on = device.choose(args.gpu)
-    sizes = {"train": args.train_size, "valid": args.valid_size}
-    train_set, valid_set = (
-        data.load(args.dataset, split, record["data"]["path"], size, args.image_size, args.channels, args.skip_corrupt)
-        for split, size in sizes.items()
-    )
+    path: Path
+    record: dict
+    model: Autoencoder
+    optimizer: torch.optim.Optimizer
+    device: torch.device
 
-    torch.manual_seed(args.seed)
-    model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
-    optimizer = training.make_optimizer(model, args.lr)
-    if resuming:
-        rates = [group["lr"] for group in optimizer.param_groups]
-        model.load_state_dict(record["weights"])
-        optimizer.load_state_dict(record["optimizer"])
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+    def restore(self) -> None:
+        """Weights, optimiser and random state from the record; the learning rate stays the command line's."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.model.load_state_dict(self.record["weights"])
+        self.optimizer.load_state_dict(self.record["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        torch.set_rng_state(record["random"]["cpu"])
-        if computing_on.type == "cuda" and record["random"]["cuda"] is not None:
-            torch.cuda.set_rng_state(record["random"]["cuda"])
-        print(f"resuming {path} after {record['epoch']} epochs and {record['step']} steps")
-    elif (aside := checkpoint.set_aside(path)) is not None:
-        print(f"the earlier {path} is now {aside}")
+        torch.set_rng_state(self.record["random"]["cpu"])
+        if self.device.type == "cuda" and self.record["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(self.record["random"]["cuda"])
 
-    parameters = sum(p.numel() for p in model.parameters())
-    print(
-        f"{record['model']['name']} on {args.dataset}: n = {model.latent_dim}, {parameters:,} parameters, {len(train_set):,} "
-        f"training and {len(valid_set):,} validation images, {computing_on}, {args.precision}, seed {args.seed}"
-    )
-    interrupt = Interrupt()
-    totals = training.Totals()
-
-    def save() -> None:
-        record.update(
-            weights=model.state_dict(),
-            optimizer=optimizer.state_dict(),
+    def save(self, totals: training.Totals) -> None:
+        """Write the checkpoint, of finite losses only."""
+        self.check_finite(totals.means())
+        cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        self.record.update(
+            weights=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
             running=totals.state(),
-            random={
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state() if computing_on.type == "cuda" else None,
-            },
+            random={"cpu": torch.get_rng_state(), "cuda": cuda},
         )
-        checkpoint.save(path, record)
+        checkpoint.save(self.path, self.record)
 
-    def leave() -> None:
-        save()
+    def check_finite(self, losses: dict[str, float]) -> None:
+        """Raises Diverged, before anything is saved, where a loss is not a finite number."""
+        wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
+        if wrong:
+            kept = f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved"
+            epoch = self.record["epoch"] + 1
+            raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong)}); {kept}; try a lower --lr")
+
+    def leave(self, totals: training.Totals, interrupt: Interrupt) -> NoReturn:
+        """Save between two steps and end with the status that a shell gives to the signal."""
+        self.save(totals)
         print(
-            f"{name}: interrupted in epoch {record['epoch'] + 1}, step {record['step']}; saved {path}; the same command with "
-            "--resume goes on"
+            f"{self.path.name}: interrupted in epoch {self.record['epoch'] + 1} after {self.record['step']} steps; "
+            f"saved {self.path}; the same command with --resume goes on"
         )
         sys.exit(128 + interrupt.signal)
 
-    writer = SummaryWriter(path.parent / "tensorboard" / name, purge_step=record["epoch"] + 1)
-    valid_batches = -(-len(valid_set) // args.batch_size)
-    steps_per_epoch = -(-len(train_set) // args.batch_size)
-    while record["epoch"] < args.epochs:
-        epoch = record["epoch"] + 1
-        started = last_save = time.monotonic()
-        totals = training.Totals(**record["running"])
-        # The order depends on seed and epoch alone: an interrupted epoch goes on with the images it has not seen.
-        order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
-        batches = train_set.batches(args.batch_size, True, order, computing_on, skip=record["step"])
-        with tqdm(
-            total=steps_per_epoch,
-            initial=record["step"],
-            desc=f"epoch {epoch}/{args.epochs}",
-            leave=False,
-            disable=None,
-        ) as bar:
-            for _ in training.train_steps(model, batches, optimizer, totals, args.precision):
-                record["step"] += 1
-                if bar.update():  # now and then: reading the loss waits for the device
-                    bar.set_postfix(loss=f"{totals.means()['loss']:.4f}")
-                if interrupt:
-                    leave()
-                if time.monotonic() - last_save > SAVE_EVERY:
-                    check_finite(totals.means(), epoch, path)
-                    save()
-                    last_save = time.monotonic()
-        train_losses = totals.means()
-        check_finite(train_losses, epoch, path)
 
-        shown = tqdm(
-            valid_set.batches(args.batch_size, device=computing_on),
-            "validation",
-            valid_batches,
-            leave=False,
-            disable=None,
-        )
-        valid_losses = training.evaluate(model, shown, args.precision, stop=lambda: bool(interrupt))
-        if valid_losses is None:
-            leave()
-        seconds = time.monotonic() - started
-        row = {"epoch": epoch, "lr": args.lr, "seconds": round(seconds, 3)}
-        row |= {f"train_{key}": value for key, value in train_losses.items()}
-        row |= {f"valid_{key}": value for key, value in valid_losses.items()}
-        record["metrics"].append(row)
-        record.update(epoch=epoch, step=0)
-        totals = training.Totals()
-        save()
-        record["running"] = totals.state()
-        files.write_csv(path.with_name(path.name + ".csv"), record["metrics"])
-        log_epoch(writer, model, valid_set, row, computing_on)
-        terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
-        print(
-            f"epoch {epoch}/{args.epochs}  loss {train_losses['loss']:.5f}  valid {valid_losses['loss']:.5f}  ({terms})  "
-            f"{seconds:.1f} s",
-            flush=True,
-        )
-        if interrupt and epoch < args.epochs:
-            leave()
-    writer.close()
-    last = record["metrics"][-1]
-    print(
-        f"{name} on {args.dataset}: validation loss {last['valid_loss']:.5f} after {last['epoch']} epochs; saved {path}"
-    )
+def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> training.Totals:
+    """The rest of the epoch under way: all of it, or what an interrupted run has not seen."""
+    record = run.record
+    epoch, totals = record["epoch"] + 1, training.Totals(**record["running"])
+    # The order depends on seed and epoch alone, so that what is left of an epoch is known.
+    order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
+    batches = train_set.batches(args.batch_size, True, order, run.device, skip=record["step"])
+    steps = -(-len(train_set) // args.batch_size)
+    last_save = time.monotonic()
+    with tqdm(
+        total=steps, initial=record["step"], desc=f"epoch {epoch}/{args.epochs}", leave=False, disable=None
+    ) as bar:
+        for _ in training.train_steps(run.model, batches, run.optimizer, totals, args.precision):
+            record["step"] += 1
+            if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
+                bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)
+            if interrupt:
+                run.leave(totals, interrupt)
+            if time.monotonic() - last_save > SAVE_EVERY:
+                run.save(totals)
+                last_save = time.monotonic()
+    return totals
 
 
-def check_finite(losses: dict[str, float], epoch: int, path: Path) -> None:
-    """Raises Diverged, before anything is saved, where a loss is not a finite number."""
-    wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
-    if wrong:
-        kept = f"{path} holds the last good state" if path.exists() else "nothing was saved"
-        raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong)}); {kept}; try a lower --lr")
+def validate(run: Run, valid_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> dict | None:
+    """Mean losses over the validation images; None when interrupted."""
+    batches = valid_set.batches(args.batch_size, device=run.device)
+    total = -(-len(valid_set) // args.batch_size)
+    shown = tqdm(batches, "validation", total, leave=False, disable=None)
+    return training.evaluate(run.model, shown, args.precision, stop=lambda: bool(interrupt))
+
+
+def finish_epoch(run: Run, totals: training.Totals, valid_losses: dict, seconds: float) -> dict:
+    """The epoch's row of metrics, into the checkpoint and the CSV beside it."""
+    record = run.record
+    row = {"epoch": record["epoch"] + 1, "lr": record["training"]["lr"], "seconds": round(seconds, 3)}
+    row |= {f"train_{key}": value for key, value in totals.means().items()}
+    row |= {f"valid_{key}": value for key, value in valid_losses.items()}
+    run.save(totals)  # checks the losses, with the epoch still open
+    run.check_finite(row)
+    record["metrics"].append(row)
+    record.update(epoch=row["epoch"], step=0)
+    run.save(training.Totals())
+    files.write_csv(run.path.with_name(run.path.name + ".csv"), record["metrics"])
+    return row
 
 
 @torch.no_grad()
@@ -278,6 +259,63 @@ def log_epoch(
     pairs = plots.side_by_side(x, model(x))
     writer.add_image("reconstruction", plots.image_grid(pairs, columns=16), row["epoch"])
     writer.flush()
+
+
+def main() -> None:
+    args = parse_arguments()
+    record = new_run(args)
+    path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or record["model"]["name"])
+    resuming = args.resume and path.exists()
+    if resuming:
+        record = continue_run(checkpoint.load(path), record, path)
+    elif args.resume:
+        print(f"{path}: nothing to resume, starting from scratch")
+    if record["epoch"] >= args.epochs:
+        print(f"{path}: already trained for {record['epoch']} epochs (--epochs {args.epochs})")
+        return
+
+    images = (args.image_size, args.channels, args.skip_corrupt)
+    train_set = data.load(args.dataset, "train", record["data"]["path"], args.train_size, *images)
+    valid_set = data.load(args.dataset, "valid", record["data"]["path"], args.valid_size, *images)
+
+    computing_on = device.choose(args.gpu)
+    torch.manual_seed(args.seed)
+    model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
+    run = Run(path, record, model, training.make_optimizer(model, args.lr), computing_on)
+    if resuming:
+        run.restore()
+        print(f"resuming {path} after {record['epoch']} epochs and {record['step']} steps")
+    elif (aside := checkpoint.set_aside(path)) is not None:
+        print(f"the earlier {path} is now {aside}")
+    print(
+        f"{record['model']['name']} on {args.dataset}: n = {model.latent_dim}, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(train_set):,} training and "
+        f"{len(valid_set):,} validation images, {computing_on}, {args.precision}, seed {args.seed}"
+    )
+
+    if not resuming:
+        model.pretrain(lambda num: train_set.gather(torch.randint(len(train_set), (num,)), computing_on), args.lr)
+    interrupt = Interrupt()
+    writer = SummaryWriter(path.parent / "tensorboard" / path.name, purge_step=record["epoch"] + 1)
+    while record["epoch"] < args.epochs:
+        started = time.monotonic()
+        totals = train_epoch(run, train_set, args, interrupt)
+        valid_losses = validate(run, valid_set, args, interrupt)
+        if valid_losses is None:
+            run.leave(totals, interrupt)
+        row = finish_epoch(run, totals, valid_losses, time.monotonic() - started)
+        log_epoch(writer, model, valid_set, row, computing_on)
+        terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
+        print(
+            f"epoch {row['epoch']}/{args.epochs}  loss {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}  "
+            f"({terms})  {row['seconds']:.1f} s",
+            flush=True,
+        )
+        if interrupt and record["epoch"] < args.epochs:
+            run.leave(training.Totals(), interrupt)
+    writer.close()
+    loss = f"validation loss {row['valid_loss']:.5f} after {row['epoch']} epochs"
+    print(f"{path.name} on {args.dataset}: {loss}; saved {path}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ def face(image: Image.Image, image_size: int) -> Image.Image:
     if min(image.size) < CROP:
         raise ValueError(f"{image.width}x{image.height} pixels, expected at least {CROP}x{CROP}")
     left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
-    box = (left, top, left + CROP, top + CROP)
-    return image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+    square = image.crop((left, top, left + CROP, top + CROP))
+    return square.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
 def load(split: str, path: Path, image_size: int = 64, channels: int = 3, skip_corrupt: bool = False) -> ImageDataset:
@@ -58,8 +58,8 @@ def load(split: str, path: Path, image_size: int = 64, channels: int = 3, skip_c
     missing = [file for file in files if file.name not in present]
     if missing:
         raise UserError(
-            f"{missing[0]}: not found, but {partition.name} lists it ({len(missing)} of {len(files)} {split} images are "
-            "missing): unpack img_align_celeba.zip again"
+            f"{missing[0]}: not found, but {partition.name} lists it ({len(missing)} of {len(files)} {split} images "
+            "are missing): unpack img_align_celeba.zip again"
         )
     if not files:
         raise UserError(f"{partition}: lists no image of the {split} set (partition {PARTITION[split]})")
@@ -94,7 +94,7 @@ def download(path: Path) -> None:
                 folder.rmdir()  # only if the failed download left it empty
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"celeba: not found in {path} (--data-path) and the download failed ({reason}). Put img_align_celeba/*.jpg and "
-            f"list_eval_partition.txt into {path / 'celeba'}, or train/, val/ and test/ with images into {path}; "
+            f"celeba: not found in {path} (--data-path) and the download failed ({reason}). Put img_align_celeba/*.jpg "
+            f"and list_eval_partition.txt into {path / 'celeba'}, or train/, val/ and test/ with images into {path}; "
             "--dataset digits and --dataset shape need no download"
         ) from error

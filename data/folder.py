@@ -178,8 +178,8 @@ def require_folder(path: Path, dataset: str) -> None:
 def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: bool = False) -> ImageDataset:
     """A split of a directory of images.
 
-    ``<path>/{train,val,test}`` are the splits where they exist; otherwise 80, 10 and 10 % of all images in a fixed random
-    order. Where all images lie in sub-folders, the first level of sub-folders gives the labels.
+    ``<path>/{train,val,test}`` are the splits where they exist; otherwise 80, 10 and 10 % of all images in a fixed
+    random order. Where all images lie in sub-folders, the first level of sub-folders gives the labels.
 
     Raises:
         UserError: no directory, no images, too few to split, or a damaged one.

@@ -59,9 +59,12 @@ class LinearStack(nn.Module):
         self._folded: tuple[list, Tensor] | None = None
 
     def folded(self) -> Tensor:
-        """``W_l ... W_1`` as one ``(n, n)`` matrix, multiplied in float64 and kept until a weight changes."""
+        """``W_l ... W_1`` as one ``(n, n)`` matrix, multiplied in float64.
+
+        Kept until the weights can have changed: by an optimiser, which needs a forward pass with gradients first, or by
+        an in-place update, a loaded state say, which raises a tensor's version counter (fused optimisers do not).
+        """
         weights = [layer.weight for layer in self.hidden]
-        # A tensor's version counter rises with every in-place update: an optimiser's step, a loaded state.
         state = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
         if self._folded is None or self._folded[0] != state:
             with torch.no_grad():
@@ -74,6 +77,7 @@ class LinearStack(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training and not torch.is_grad_enabled():
             return F.linear(z, self.folded())
+        self._folded = None
         for layer in self.hidden:
             z = layer(z)
         return z

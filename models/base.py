@@ -1,5 +1,7 @@
 """The contract that every model keeps, so that no script ever asks which model it holds."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ class Autoencoder(nn.Module):
     """
 
     latent_dim: int
+    num_classes: int = 0  # of a model that finds classes by itself
 
     def encode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] to codes ``(B, n)``. Deterministic: the mean of a posterior."""
@@ -40,6 +43,33 @@ class Autoencoder(nn.Module):
             f"{type(self).__name__} defines no prior to sample from: fit a density to its codes instead "
             "(generation.py --task mvg or --task gmm)"
         )
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to probabilities ``(B, num_classes)`` of classes found without labels.
+
+        Raises:
+            UserError: the model has no classes.
+        """
+        raise self._no_classes()
+
+    def sample_classes(self, classes: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Codes ``(B, n)``, each from the prior of its class in ``classes`` ``(B,)``. Raises like ``classify``."""
+        raise self._no_classes()
+
+    def class_centroids(self) -> Tensor:
+        """``(num_classes, n)``: the mean of each class's prior. Raises like ``classify``."""
+        raise self._no_classes()
+
+    def _no_classes(self) -> UserError:
+        return UserError(f"{type(self).__name__} has no classes of its own: use a checkpoint of infocat-vae or catvae")
+
+    def pretrain(self, draw: Callable[[int], Tensor], learning_rate: float) -> None:
+        """What a model does once before its first epoch: nothing, unless it overrides this.
+
+        Args:
+            draw: gives so many random training images ``(num, C, H, W)``.
+            learning_rate: of the training that follows.
+        """
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
         """Parameter groups for Adam. A model with several rates or momenta overrides this."""

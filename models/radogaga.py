@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from models.base import Autoencoder, full_precision
 from models.entropy_bottleneck import EntropyBottleneck
@@ -28,10 +27,17 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """1 − SSIM of each image: ``(B, C, H, W)`` in [0, 1] to ``(B,)``. Gaussian window of 11 pixels, σ = 1.5.
 
+    Averaged over the positions where the window fits, as published; torchmetrics itself would go on to the edge with
+    mirrored pixels.
+
     Source: Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural
     similarity".
     """
-    return 1 - structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+    # Imported where it is needed: loading it takes longer than loading PyTorch.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _, everywhere = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)
+    return 1 - everywhere[..., 5:-5, 5:-5].flatten(1).mean(dim=1)
 
 
 DISTORTIONS = {"mse": mse, "ssim": ssim}
@@ -59,13 +65,17 @@ class RaDOGAGA(Autoencoder):
         channels: of the image, or the number of features.
         latent_dim: n.
         lambda1: λ1, weight of the reconstruction.
-        lambda2: λ2, weight of the effect of the noise; it sets the scale of the code.
+        lambda2: λ2, weight of the effect of the noise: how fine a difference in data space the code resolves.
         h: "d": h(D) = D. "log": h(D) = log(D + 0.001), which keeps its pull where the reconstruction is already good.
         distortion: "mse", or "ssim" for D = 1 − SSIM.
         prior: "factorized": an entropy bottleneck, and P is the probability of the interval of width w around z + ε.
             "gmm": a Gaussian mixture over z whose memberships are estimated by a network.
-        noise_width: w, in units of the code.
-        components: K, of the prior "gmm".
+        noise_width: w, the unit of the code: a times the width makes the same code, a times as large (the paper has
+            1). Training is quickest where a fresh network has that size already, w near sqrt(6 N / λ2) for N pixels or
+            features.
+        components: K, of the prior "gmm". More than the data has find its modes more surely.
+        estimation_dropout: of the network behind the prior "gmm", as in DAGMM. 0 finds the modes of data in few
+            dimensions more surely (docs/density.md).
     """
 
     def __init__(
@@ -73,13 +83,14 @@ class RaDOGAGA(Autoencoder):
         architecture: str,
         channels: int,
         latent_dim: int,
-        lambda1: float = 1e5,
-        lambda2: float = 1e4,
+        lambda1: float = 1e6,
+        lambda2: float = 1e5,
         h: str = "d",
         distortion: str = "mse",
         prior: str = "factorized",
-        noise_width: float = 1.0,
+        noise_width: float = 0.3,
         components: int = 3,
+        estimation_dropout: float = 0.5,
     ):
         super().__init__()
         self.latent_dim = latent_dim
@@ -87,7 +98,10 @@ class RaDOGAGA(Autoencoder):
         self.distortion = choose_distortion(distortion, architecture)
         self.enc, self.dec = build_networks(architecture, channels, latent_dim)
         self.factorized = prior == "factorized"
-        self.prior = EntropyBottleneck(latent_dim) if self.factorized else MixtureEstimator(latent_dim, components)
+        if self.factorized:
+            self.prior = EntropyBottleneck(latent_dim)
+        else:
+            self.prior = MixtureEstimator(latent_dim, components, dropout=estimation_dropout)
 
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.enc(x))
@@ -115,6 +129,11 @@ class RaDOGAGA(Autoencoder):
             "rate": rate,
             "noise_effect": noise_effect,
         }
+
+    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        if self.factorized:
+            return self.noise_width * self.prior.sample(num, generator)
+        return self.prior.fixed().sample(num, generator).to(next(self.parameters()).dtype)
 
     def sample_energy(self, x: Tensor) -> Tensor:
         """−log P of the codes of ``x``, nats ``(B,)``: high where the sample is unlike the training data."""

@@ -123,7 +123,9 @@ def add_options(parser: Parser, models: Mapping) -> None:
         group = parser.add_argument_group(row.title) if options else None
         for key, option in options.items():
             seen.add(key)
-            if "|" in option.kind:
+            if option.kind == "switch":  # None where it is not given, as for every other option
+                group.add_argument(*option.flags, dest=key, action="store_const", const=True, help=option.help)
+            elif "|" in option.kind:
                 group.add_argument(*option.flags, dest=key, choices=option.kind.split("|"), help=option.help)
             else:
                 kind = KINDS[option.kind]

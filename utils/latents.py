@@ -88,6 +88,7 @@ def fit_pca(codes: Tensor, dimensions: int, seed: int) -> PCA:
     most = min(codes.shape)
     if dimensions > most:
         raise UserError(
-            f"-d {dimensions}: {len(codes)} codes of dimension n = {codes.shape[1]} have at most {most} principal components"
+            f"-d {dimensions}: {len(codes)} codes of dimension n = {codes.shape[1]} have at most {most} principal "
+            "components"
         )
     return PCA(dimensions, random_state=seed).fit(codes.double().numpy())

@@ -1,0 +1,175 @@
+"""InfoCatVAE: one mode of the prior for each class, soft clustering, and classes that the encoder must find again.
+
+Source: Pineau & Lelarge 2018, "InfoCatVAE: Representation Learning with Categorical Variational Autoencoders",
+arXiv 1806.08240.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import Autoencoder, full_precision
+from models.networks import build_networks
+from utils.errors import UserError
+
+DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
+GENERATED = 10  # images of each class in a step, as in the released code
+TEMPERATURE = 0.5  # of a drawn class's gradient
+
+
+class CatVAE(Autoencoder):
+    """VAE with K classes: q(c | x) is a softmax a(x), q(z | x, c) and p(z | c) are Gaussians.
+
+    The prior's mean of class c is λ on the class's own δ axes and 0 elsewhere, so that the means of two
+    classes are orthogonal and all equally far apart. The features h of an image give the class and, together with
+    it, the posterior: mean and log-variance are linear in (h, c), so a table of K rows added to one vector gives those
+    of all classes at once. The image is decoded from one draw of the posterior: at the soft class a(x), as in the
+    released code, or at a class drawn from a(x), as the mixture q(z | x) of the text means it.
+
+    The loss of an image is the binary cross-entropy summed over its pixels plus, weighted by γ,
+    ``Σ_c a_c log a_c`` and, weighted by β, ``Σ_c a_c KL(N(μ_c(x), σ_c(x)) || N(m_c, I))``.
+
+    Args:
+        architecture, channels: see ``models.networks.build_networks``.
+        latent_dim: n, which is K δ.
+        num_classes: K.
+        sub_dim: δ.
+        prior_mean: λ.
+        kl_weight: β; 1 is the evidence lower bound.
+        entropy_weight: γ; 1 is the evidence lower bound.
+        class_draw: "soft", or "gumbel" for a drawn class, straight through (Jang et al. 2017, arXiv 1611.01144).
+        kl_start: β at the first step, from where it goes to its value by the same factor in each step.
+        kl_steps: training steps that this takes; 0 for a constant β.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        channels: int,
+        latent_dim: int,
+        num_classes: int = 10,
+        sub_dim: int = 2,
+        prior_mean: float = 2.0,
+        kl_weight: float = 1.0,
+        entropy_weight: float = 1.0,
+        class_draw: str = "soft",
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
+    ):
+        super().__init__()
+        if latent_dim != num_classes * sub_dim:
+            raise UserError(
+                f"-n {latent_dim}: the code of {num_classes} classes (--num-classes) of {sub_dim} dimensions "
+                f"(--sub-dim) has n = {num_classes * sub_dim}: leave -n out"
+            )
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.kl_weight = kl_weight
+        self.entropy_weight = entropy_weight
+        self.class_draw, self.kl_start, self.kl_steps = class_draw, kl_start, kl_steps
+        # A tensor, saved with the weights: counting needs no word with the host, and a resumed run goes on counting.
+        self.register_buffer("step", torch.zeros(()))
+        self.enc, self.dec = build_networks(
+            architecture, channels, latent_dim, num_classes + 2 * latent_dim, nn.Sigmoid(), DROPOUT
+        )
+        self.classes = nn.Linear(num_classes, 2 * latent_dim, bias=False)
+        # (K, n): row c is λ on the axes of class c.
+        means = prior_mean * torch.eye(num_classes).repeat_interleave(sub_dim, dim=1)
+        self.register_buffer("class_means", means, persistent=False)
+        with torch.no_grad():
+            # At the start the posterior of a class is its prior. From a random table no class is near its prior, the
+            # divergence is least where all images share one class, and the others are never used again.
+            self.classes.weight.copy_(torch.cat([means, torch.zeros_like(means)], dim=1).T)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes ``(B, K)``; mean and log-variance without the class's part ``(B, 2n)``."""
+        features = full_precision(self.enc(x))
+        return F.log_softmax(features[:, : self.num_classes], dim=1), features[:, self.num_classes :]
+
+    def classify(self, x: Tensor) -> Tensor:
+        """q(c | x) ``(B, K)``."""
+        return self.heads(x)[0].exp()
+
+    def encode(self, x: Tensor) -> Tensor:
+        log_a, base = self.heads(x)
+        return (base + self.classes(log_a.exp()))[:, : self.latent_dim]
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.dec(z)
+
+    def class_kl(self, base: Tensor) -> Tensor:
+        """``KL(N(μ_c(x), σ_c(x)) || N(m_c, I))`` of every class, ``(B, K)``."""
+        mean, logvar = (base[:, None] + self.classes.weight.T).chunk(2, dim=2)
+        return 0.5 * ((mean - self.class_means).square() + logvar.exp() - 1 - logvar).sum(dim=2)
+
+    def beta(self) -> Tensor | float:
+        """β of the present step."""
+        if not self.kl_steps:
+            return self.kl_weight
+        return self.kl_start * (self.kl_weight / self.kl_start) ** (self.step / self.kl_steps).clamp(max=1)
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        log_a, base = self.heads(x)
+        a = log_a.exp()
+        drawn = F.gumbel_softmax(log_a, tau=TEMPERATURE, hard=True) if self.class_draw == "gumbel" else a
+        mean, logvar = (base + self.classes(drawn)).chunk(2, dim=1)
+        z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+        bce = F.binary_cross_entropy_with_logits(self.dec.logits(z), x, reduction="none")
+        reconstruction = bce.flatten(1).sum(dim=1).mean()
+        kl = (a * self.class_kl(base)).sum(dim=1).mean()
+        negative_entropy = (a * log_a).sum(dim=1).mean()
+        loss = reconstruction + self.beta() * kl + self.entropy_weight * negative_entropy
+        if self.training:
+            self.step += 1
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl, "negative_entropy": negative_entropy}
+
+    def sample_classes(self, classes: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Codes ``(B, n)`` from the priors of the given classes ``(B,)``."""
+        noise = torch.randn(len(classes), self.latent_dim, generator=generator)
+        return self.class_means[classes] + noise.to(self.class_means)
+
+    def class_centroids(self) -> Tensor:
+        return self.class_means
+
+    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.sample_classes(torch.randint(self.num_classes, (num,), generator=generator), generator)
+
+
+class InfoCatVAE(CatVAE):
+    """CatVAE whose encoder must find the class of what was decoded from that class's prior.
+
+    That cross-entropy bounds the mutual information of class and image from below; it needs no further network.
+    The released code hands probabilities to a function that takes a softmax itself; here it is taken once.
+
+    Args:
+        info_weight: weight of that cross-entropy, in nats per image, beside the terms of ``CatVAE``.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        channels: int,
+        latent_dim: int,
+        num_classes: int = 10,
+        sub_dim: int = 2,
+        prior_mean: float = 2.0,
+        kl_weight: float = 1.0,
+        entropy_weight: float = 1.0,
+        class_draw: str = "soft",
+        kl_start: float = 1.0,
+        kl_steps: int = 0,
+        info_weight: float = 100.0,
+    ):
+        classes = (num_classes, sub_dim, prior_mean)
+        super().__init__(
+            architecture, channels, latent_dim, *classes, kl_weight, entropy_weight, class_draw, kl_start, kl_steps
+        )
+        self.info_weight = info_weight
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        losses = super().losses(x)
+        classes = torch.arange(self.num_classes, device=x.device).repeat(GENERATED)
+        z = self.class_means[classes] + torch.randn(len(classes), self.latent_dim, device=x.device, dtype=x.dtype)
+        log_a, _ = self.heads(self.decode(z))
+        information = F.nll_loss(log_a, classes)
+        return losses | {"loss": losses["loss"] + self.info_weight * information, "information": information}

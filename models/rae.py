@@ -1,0 +1,76 @@
+"""The regularised deterministic autoencoder: a small code and a smooth decoder instead of noise.
+
+Source: Ghosh, Sajjadi, Vergari, Black, Schölkopf 2020, "From Variational to Deterministic Autoencoders",
+arXiv 1903.12436, and its released code. New images are drawn from a density that is fitted to the codes afterwards
+(``generation.py --task gmm``).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from models.base import Autoencoder, full_precision
+from models.networks import build_networks
+
+
+class RAE(Autoencoder):
+    """Autoencoder with loss ``reconstruction + β · mean(z²) + λ · penalty of the decoder``.
+
+    Means are over batch and dimensions, as in the released code, whose weights these are: β = 1e-4 and λ = 1e-7 on
+    MNIST (spectral norm: β = 0.009, no λ).
+
+    Args:
+        architecture, channels, latent_dim: see ``models.networks.build_networks``.
+        penalty: what keeps the decoder smooth: "l2", the sum of its squared weights; "gp", the squared gradient of
+            ``Σ x̂²`` by the code, averaged over its dimensions; "sn", every layer of the decoder has spectral norm 1.
+        embedding_weight: β.
+        penalty_weight: λ; unused with "sn".
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        channels: int,
+        latent_dim: int,
+        penalty: str = "l2",
+        embedding_weight: float = 1e-4,
+        penalty_weight: float = 1e-7,
+    ):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight
+        self.enc, self.dec = build_networks(architecture, channels, latent_dim, output=nn.Sigmoid())
+        if penalty == "sn":
+            for layer in list(self.dec.modules()):
+                if isinstance(layer, (nn.Linear, nn.ConvTranspose2d)):
+                    spectral_norm(layer)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return full_precision(self.enc(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.dec(z)
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        z = self.encode(x)
+        if self.penalty != "gp":
+            output = self.decode(z)
+        else:
+            with torch.enable_grad():  # the penalty is made of gradients, in an evaluation too
+                z = z if z.requires_grad else z.requires_grad_()
+                output = self.decode(z)
+                # create_graph: its own gradient, by a second backward pass, is exact.
+                (gradient,) = torch.autograd.grad(output.square().sum(), z, create_graph=self.training)
+        reconstruction = F.mse_loss(output, x)
+        embedding = z.square().mean()
+        losses = {"reconstruction": reconstruction, "embedding": embedding}
+        loss = reconstruction + self.embedding_weight * embedding
+        if self.penalty == "l2":
+            weights = [p for name, p in self.dec.named_parameters() if name.endswith("weight")]
+            losses["penalty"] = torch.stack([weight.square().sum() for weight in weights]).sum()
+        elif self.penalty == "gp":
+            losses["penalty"] = gradient.square().mean()
+        if "penalty" in losses:
+            loss = loss + self.penalty_weight * losses["penalty"]
+        return {"loss": loss, **losses}

@@ -1,0 +1,144 @@
+"""What a user gets wrong is one clear line and exit status 2, and nothing is left behind."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import assert_refused
+
+
+@pytest.fixture
+def files(tmp_path):
+    return ("--dataset", "digits", "--checkpoint", tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--dataset", "mnits"), ["mnits", "fashion-mnist", "digits"]),
+        (("--model", "gan"), ["gan", "irmae", "vae"]),
+        (("-n", 0), ["-n", "whole number from 1", "0"]),
+        (("-n", "many"), ["-n", "many"]),
+        (("-l", -1), ["-l"]),
+        (("--epochs", 0), ["--epochs"]),
+        (("--lr", 0), ["--lr", "above 0"]),
+        (("--lr", "nan"), ["--lr"]),
+        (("--batch-size", 0), ["--batch-size"]),
+        (("--train-size", 5000), ["--train-size 5000", "1437"]),
+        (("--valid-size", 5000), ["--valid-size 5000", "360"]),
+        (("--epoch", 3), ["--epoch", "did you mean --epochs?"]),
+        (("--vae", "-l", 8), ["--vae", "-l 8"]),
+        (("--model", "ae", "-l", 8), ["-l 8", "ae"]),
+        (("--model", "irmae", "-l", 0), ["-l", "0"]),
+        (("--beta", 1, "-l", 2), ["--beta", "vae"]),
+        (("--init-variance", 2), ["--init-variance", "irmae"]),
+        (("--precision", "fp16"), ["fp16", "bf16"]),
+        (("--model-name", "../x"), ["--model-name"]),
+        (("--image-size", 64), ["--image-size 64", "32"]),
+        (("--channels", 3), ["--channels 3"]),
+    ],
+)
+def test_train(call, files, tmp_path, flags, words):
+    assert_refused(call("train.py", *files, *flags), *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--task", "dream"), ["dream", "interpolation", "tsne"]),
+        (("--task", "pca", "-d", 17), ["-d 17", "n = 16"]),
+        (("--task", "pca", "-d", 1), ["-d 1"]),
+        (("--task", "gmm", "-d", 30, "-N", 20), ["-d 30", "20"]),
+        (("--task", "mvg", "-N", 1), ["-N 1"]),
+        (("--task", "mvg", "-N", 5000), ["-N 5000", "1437"]),
+        (("--task", "reconstruction", "-X", 30, "-Y", 30), ["900", "360", "-X"]),
+        (("--task", "interpolation", "-X", 20, "-N", 30), ["40", "30"]),
+        (("--task", "interpolation", "-Y", 1), ["-Y 1"]),
+        (("-n", 128), ["-n 128", "n = 16"]),
+        (("-l", 8), ["-l 8", "l = 2"]),
+        (("--vae",), ["--vae", "irmae"]),
+        (("--model-name", "irma"), ["irma", "irmae"]),
+        (("--image-size", 64), ["--image-size 64", "32"]),
+    ],
+)
+def test_generation(call, trained, tmp_path, flags, words):
+    base = ("--dataset", "digits", "--checkpoint", trained, "--save-path", tmp_path, "--model-name", "irmae")
+    assert_refused(call("generation.py", *base, *flags), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_checkpoint_at_all(call, files, tmp_path):
+    for script in ("generation.py", "singular.py", "classification.py"):
+        assert_refused(call(script, *files), "no checkpoint", "train.py")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_is_none(call, files, tmp_path):
+    folder = tmp_path / "checkpoint" / "digits"
+    folder.mkdir(parents=True)
+    (folder / "ae").write_text("hello")
+    for script in ("generation.py", "singular.py", "classification.py"):
+        assert_refused(call(script, *files), "ae", "not a checkpoint")
+    assert_refused(call("train.py", *files, "--resume"), "ae", "not a checkpoint")
+    assert (folder / "ae").read_text() == "hello"
+
+
+def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    record = torch.load(trained / "digits" / "ae", weights_only=True)
+    record["model"]["config"]["latent_dim"] = 99
+    torch.save(record, folder / "ae")
+    assert_refused(call("singular.py", "--dataset", "digits", "--checkpoint", tmp_path), "weights do not fit")
+
+
+def test_resume_with_other_flags(call, trained, tmp_path):
+    shutil.copytree(trained / "digits", tmp_path / "digits")
+    base = ("--dataset", "digits", "--checkpoint", tmp_path, "--resume", "--lr", 1e-3, "--epochs", 5)
+    for flags, words in (
+        (("-n", 16, "-l", 2, "--seed", 1), ["seed is 0", "1"]),
+        (("-n", 32, "-l", 2), ["latent_dim is 16", "32"]),
+        (("-n", 16, "-l", 4), ["linear_layers is 2", "4"]),
+        (("-n", 16, "-l", 2, "--batch-size", 64), ["batch_size is 32", "64"]),
+        (("-n", 16, "-l", 0, "--model-name", "vae"), ["model is vae", "ae"]),
+    ):
+        assert_refused(call("train.py", *base, *flags), *words)
+
+
+def test_classification(call, trained, tmp_path):
+    base = ("--dataset", "digits", "--checkpoint", trained, "--save-path", tmp_path, "--model-name", "ae")
+    assert_refused(call("classification.py", *base, "--train-size", 1438), "--train-size 1438", "1437")
+    assert_refused(call("classification.py", *base, "--train-size", 0), "--train-size")
+    assert_refused(call("classification.py", *base, "-l", 2), "-l 2", "l = 0")
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_without_labels(call, tmp_path):
+    from PIL import Image
+
+    for index in range(12):
+        Image.new("L", (20, 20), index * 20).save(tmp_path / f"{index}.png")
+    flags = ("--dataset", "folder", "--image-size", 32, "--data-path", tmp_path, "--supervised")
+    assert_refused(call("classification.py", *flags, "--save-path", tmp_path / "results"), "no labels", "sub-folder")
+
+
+@pytest.mark.parametrize("dataset", ["folder", "celeba"])
+def test_a_data_path_that_is_a_file(call, tmp_path, dataset):
+    (tmp_path / "file").write_text("x")
+    flags = ("--dataset", dataset, "--data-path", tmp_path / "file", "--checkpoint", tmp_path / "checkpoint")
+    assert_refused(call("train.py", *flags), "--data-path", "expected a directory", "found a file")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written(call, trained, tmp_path):
+    (tmp_path / "results").write_text("in the way")
+    flags = ("--dataset", "digits", "--checkpoint", trained, "--save-path", tmp_path / "results")
+    assert_refused(call("singular.py", *flags), "results")
+
+
+def test_gpu_without_a_gpu_is_a_warning(call, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    flags = ("--gpu", "--dataset", "digits", "--checkpoint", trained, "--save-path", tmp_path)
+    result = call("singular.py", *flags)
+    assert result.status == 0 and "warning: --gpu" in result.err

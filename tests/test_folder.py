@@ -1,0 +1,206 @@
+"""Folders of images: every mode becomes grey or RGB, damaged files are named, the cache is whole and reused."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+import data
+from data import folder
+from utils.errors import UserError
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A smooth random RGB image."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def fill(path, num: int = 12, size=(40, 50)):
+    path.mkdir(parents=True, exist_ok=True)
+    for index in range(num):
+        noise(*size, seed=index).save(path / f"{index:03}.png")
+
+
+def test_every_mode_becomes_rgb_or_grey(tmp_path):
+    base = noise(70, 64)
+    base.save(tmp_path / "rgb.png")
+    base.convert("L").save(tmp_path / "grey.png")
+    base.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    base.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.gif")
+    base.convert("RGBA").save(tmp_path / "rgba.png")
+    base.convert("LA").save(tmp_path / "la.png")
+    base.convert("1").save(tmp_path / "bilevel.png")
+    Image.fromarray(np.asarray(base.convert("L"), dtype=np.uint16) * 257).save(tmp_path / "deep.png")
+    grey = torch.from_numpy(np.array(folder.centre_square(base.convert("L"), 32))).float()
+    for file in sorted(tmp_path.iterdir()):
+        rgb = folder.decode(file, channels=3, image_size=32)
+        single = folder.decode(file, channels=1, image_size=32)
+        assert rgb.shape == (3, 32, 32) and single.shape == (1, 32, 32) and rgb.dtype == np.uint8, file
+        if file.name != "bilevel.png":
+            assert (torch.from_numpy(single[0]).float() - grey).abs().mean() < 4, file
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 20, 10))
+    image.save(tmp_path / "half.png")
+    image.convert("P").save(tmp_path / "palette.png", transparency=image.convert("P").getpixel((0, 19)))
+    for name in ("half.png", "palette.png"):
+        pixels = folder.decode(tmp_path / name, channels=3, image_size=20)
+        assert pixels[:, 19, 10].tolist() == [255, 255, 255], name
+        assert pixels[:, 0, 10].tolist() == [0, 0, 255], name
+
+
+def test_a_rotated_photograph_is_shown_upright(tmp_path):
+    upright = Image.new("RGB", (60, 60), "black")
+    upright.paste("white", (0, 0, 60, 20))  # white at the top
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    pixels = folder.decode(tmp_path / "turned.png", channels=1, image_size=32)[0]
+    assert pixels[2].mean() > 250 and pixels[29].mean() < 5
+
+
+def test_the_centre_is_kept(tmp_path):
+    wide = Image.new("RGB", (90, 30), "red")
+    wide.paste("blue", (30, 0, 60, 30))
+    pixels = np.asarray(folder.centre_square(wide, 10))
+    assert (pixels[:, 1:-1] == [0, 0, 255]).all()
+
+
+def test_splits_are_disjoint_and_complete(tmp_path):
+    fill(tmp_path, 25)
+    parts = {split: data.load("folder", split, tmp_path, image_size=32) for split in ("train", "valid", "test")}
+    assert {split: len(part) for split, part in parts.items()} == {"train": 21, "valid": 2, "test": 2}
+    seen = [image.numpy().tobytes() for part in parts.values() for image in part.images]
+    assert len(set(seen)) == 25
+    assert len(list((tmp_path / ".cache").glob("*.npy"))) == 2  # one cache and its list for all three
+
+
+def test_given_splits_and_labels_of_sub_folders(tmp_path):
+    for split, num in (("train", 6), ("val", 3), ("test", 2)):
+        for name in ("cat", "dog"):
+            fill(tmp_path / split / name, num)
+    train, valid, test = (data.load("folder", split, tmp_path) for split in ("train", "valid", "test"))
+    assert (len(train), len(valid), len(test)) == (12, 6, 4)
+    assert train.classes == ["cat", "dog"] and train.labels.bincount().tolist() == [6, 6]
+    fill(tmp_path / "train", 1)  # one image outside the sub-folders: no labels
+    assert data.load("folder", "train", tmp_path).labels is None
+
+
+def test_the_cache_is_reused_until_a_file_changes(tmp_path, monkeypatch):
+    fill(tmp_path)
+    first = data.load("folder", "train", tmp_path)
+    decoded = []
+    original = folder.decode
+    monkeypatch.setattr(folder, "decode", lambda *arguments: decoded.append(1) or original(*arguments))
+    assert torch.equal(data.load("folder", "train", tmp_path).images, first.images) and not decoded
+    data.load("folder", "train", tmp_path, image_size=32)
+    assert len(decoded) == 12  # another size is another cache
+    noise(9, 9, 99).save(tmp_path / "new.png")
+    data.load("folder", "train", tmp_path)
+    assert len(decoded) == 12 + 13
+
+
+def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path):
+    fill(tmp_path, 20)
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
+    content = (tmp_path / "003.png").read_bytes()
+    (tmp_path / "003.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"(bad\.jpg|003\.png).*--skip-corrupt"):
+        data.load("folder", "train", tmp_path)
+    assert not list((tmp_path / ".cache").iterdir())  # nothing half-written
+    parts = [data.load("folder", split, tmp_path, skip_corrupt=True) for split in ("train", "valid", "test")]
+    assert sum(map(len, parts)) == 19
+    whole = {folder.decode(file, 3, 64).tobytes() for file in tmp_path.glob("0*.png") if file.name != "003.png"}
+    assert {image.numpy().tobytes() for part in parts for image in part.images} == whole
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "found nothing"),
+        (lambda path: path.write_text("x"), "found a file"),
+        (lambda path: path.mkdir(), "no images found"),
+        (lambda path: fill(path, 3), "at least 10"),
+        (lambda path: fill(path / "train", 3), "none of valid, val or test"),
+    ],
+)
+def test_what_is_no_folder_of_images(tmp_path, make, words):
+    make(tmp_path / "pictures")
+    with pytest.raises(UserError, match=words):
+        data.load("folder", "test", tmp_path / "pictures")
+
+
+def celeba(path, nested: bool):
+    root = path / "celeba" if nested else path
+    fill(root / "img_align_celeba", 6, (178, 218))
+    lines = [f"{index:03}.png {part}" for index, part in enumerate((0, 0, 0, 1, 2, 2))]
+    (root / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_celeba_as_torchvision_lays_it_out(tmp_path, nested):
+    root = celeba(tmp_path, nested)
+    sizes = {split: len(data.load("celeba", split, tmp_path)) for split in ("train", "valid", "test")}
+    assert sizes == {"train": 3, "valid": 1, "test": 2}
+    transform = torchvision.transforms.Compose(
+        [
+            torchvision.transforms.CenterCrop(148),
+            torchvision.transforms.Resize([64, 64]),
+            torchvision.transforms.ToTensor(),
+        ]
+    )
+    expected = transform(Image.open(root / "img_align_celeba" / "003.png"))
+    ours = data.load("celeba", "valid", tmp_path).gather(torch.tensor([0]))[0]
+    assert torch.equal(ours, expected)
+
+
+def test_celeba_in_the_layout_of_the_released_code(tmp_path):
+    for split, num in (("train", 4), ("val", 3), ("test", 2)):
+        fill(tmp_path / split, num, (178, 218))
+    assert [len(data.load("celeba", split, tmp_path)) for split in ("train", "valid", "test")] == [4, 3, 2]
+
+
+def test_celeba_that_is_not_whole(tmp_path):
+    root = celeba(tmp_path, True)
+    (root / "img_align_celeba" / "001.png").unlink()
+    with pytest.raises(UserError, match=r"001\.png: not found.*1 of 3"):
+        data.load("celeba", "train", tmp_path)
+    (root / "list_eval_partition.txt").write_text("000.png zero\n")
+    with pytest.raises(UserError, match="line 1"):
+        data.load("celeba", "train", tmp_path)
+    (root / "list_eval_partition.txt").unlink()
+    with pytest.raises(UserError, match=r"list_eval_partition\.txt: not found"):
+        data.load("celeba", "train", tmp_path)
+
+
+def test_celeba_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise RuntimeError("quota exceeded")
+
+    monkeypatch.setattr(torchvision.datasets, "CelebA", unreachable)
+    with pytest.raises(UserError, match=r"quota exceeded.*img_align_celeba.*train/, val/ and test/"):
+        data.load("celeba", "train", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_celeba_of_the_wrong_size_is_named(tmp_path):
+    root = celeba(tmp_path, True)
+    noise(60, 60).save(root / "img_align_celeba" / "001.png")
+    with pytest.raises(UserError, match=r"001\.png.*60x60 pixels, expected at least 148x148"):
+        data.load("celeba", "train", tmp_path)
+
+
+def test_names_and_sizes_that_a_data_set_does_not_have():
+    for arguments, words in (
+        (("mnits",), "choose from mnist"),
+        (("mnist", 64), "--image-size 64.*32"),
+        (("celeba", None, 1), "--channels 1"),
+        (("folder", 48), "64 or 32"),
+    ):
+        with pytest.raises(UserError, match=words):
+            data.describe(*arguments)

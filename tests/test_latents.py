@@ -1,0 +1,81 @@
+"""Spectrum, rank and the densities fitted to codes: known covariances in, known numbers out."""
+
+import numpy as np
+import pytest
+import torch
+
+from utils import latents, plots
+from utils.errors import UserError
+
+
+def codes_with(singular_values, num=4000, seed=0) -> torch.Tensor:
+    """Codes whose sample covariance has exactly these singular values, in a random rotation."""
+    rng = np.random.default_rng(seed)
+    n = len(singular_values)
+    white = rng.standard_normal((num, n))
+    white -= white.mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False))).T
+    rotation = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    return torch.from_numpy(white * np.sqrt(singular_values) @ rotation.T + 3.0)
+
+
+def test_spectrum_of_a_known_covariance():
+    values = np.array([5.0, 2.0, 0.5, 0.01, 0.004, 1e-6])
+    found = latents.spectrum(codes_with(values))
+    assert found.values == pytest.approx(values / 5, rel=1e-6)
+    assert found.largest == pytest.approx(5)
+    assert found.rank() == 4  # 0.004 / 5 is below 1e-3
+    assert found.rank(1e-4) == 5
+    p = values / values.sum()
+    assert found.effective_rank() == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
+
+
+def test_the_spectrum_does_not_depend_on_scale_shift_or_rotation():
+    codes = codes_with([3.0, 1.0, 0.2])
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+    moved = 100 * codes @ rotation - 7
+    assert latents.spectrum(moved).values == pytest.approx(latents.spectrum(codes).values, rel=1e-8)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_effective_rank_of_equal_singular_values_is_their_number(rank):
+    found = latents.spectrum(codes_with([1.0] * rank + [0.0] * (8 - rank)))
+    assert found.effective_rank() == pytest.approx(rank, rel=1e-6)
+    assert found.rank() == rank
+
+
+def test_codes_that_do_not_vary_have_rank_zero():
+    found = latents.spectrum(torch.ones(10, 4))
+    assert found.rank() == 0 and found.effective_rank() == 0
+    with pytest.raises(UserError, match="at least 2"):
+        latents.spectrum(torch.ones(1, 4))
+
+
+def test_gaussian_samples_have_the_mean_and_covariance_of_the_codes():
+    codes = codes_with([4.0, 1.0, 0.0])
+    drawn = latents.sample_gaussian(codes, 40_000, seed=1).double()
+    assert (drawn.mean(0) - codes.mean(0)).abs().max() < 0.05
+    assert np.abs(np.cov(drawn.T) - np.cov(codes.T)).max() < 0.1
+    assert torch.equal(latents.sample_gaussian(codes, 5, 1), latents.sample_gaussian(codes, 5, 1))
+
+
+def test_mixture_finds_separate_clusters():
+    centres = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0]])
+    codes = (centres[:, None] + torch.randn(3, 200, 2, generator=torch.Generator().manual_seed(0))).flatten(0, 1)
+    mixture = latents.fit_mixture(codes, 3, seed=0)
+    assert sorted(mixture.means_.round(-1).tolist()) == sorted(centres.tolist())
+    with pytest.raises(UserError, match="-d 601"):
+        latents.fit_mixture(codes, 601, seed=0)
+
+
+def test_pca_refuses_more_components_than_there_are():
+    assert latents.fit_pca(torch.randn(50, 4), 4, 0).explained_variance_ratio_.sum() == pytest.approx(1)
+    with pytest.raises(UserError, match=r"-d 5.*n = 4"):
+        latents.fit_pca(torch.randn(50, 4), 5, 0)
+
+
+def test_grid_places_images_row_by_row():
+    images = torch.linspace(0, 1, 6).view(6, 1, 1, 1).expand(6, 1, 32, 32)
+    grid = plots.image_grid(images, columns=3)
+    assert grid.shape == (3, 2 * 66 + 2, 3 * 66 + 2)  # 64 pixels and a border of 2
+    assert [round(float(grid[0, y, x]), 2) for y in (30, 96) for x in (30, 96, 162)] == [0, 0.2, 0.4, 0.6, 0.8, 1]

@@ -1,0 +1,80 @@
+"""RAE: each penalty against its definition, and that it acts on what it should."""
+
+import pytest
+import torch
+
+import models
+from models.rae import RAE
+
+
+def build(penalty: str, **options) -> RAE:
+    torch.manual_seed(0)
+    return models.build("rae", architecture="mlp:8", channels=4, latent_dim=3, penalty=penalty, **options).double()
+
+
+def test_loss_is_reconstruction_plus_weighted_terms():
+    model = build("l2", embedding_weight=0.3, penalty_weight=0.2)
+    x = torch.rand(5, 4, dtype=torch.float64)
+    losses = model.losses(x)
+    reconstruction = (model(x) - x).square().mean()
+    embedding = model.encode(x).square().mean()
+    weights = [layer.weight for layer in model.dec.modules() if isinstance(layer, torch.nn.Linear)]
+    penalty = sum(float(weight.detach().square().sum()) for weight in weights)
+    assert len(weights) == 2
+    assert float(losses["penalty"]) == pytest.approx(penalty)
+    torch.testing.assert_close(losses["loss"], reconstruction + 0.3 * embedding + 0.2 * penalty)
+
+
+def test_gradient_penalty_is_the_gradient_by_the_code():
+    """Against central differences of Σ x̂² in the code, one dimension at a time."""
+    model = build("gp")
+    x = torch.rand(5, 4, dtype=torch.float64)
+    z, step = model.encode(x).detach(), 1e-6
+    columns = []
+    for shift in step * torch.eye(3, dtype=torch.float64):
+        above, below = (model.decode(z + sign * shift).square().sum(1) for sign in (1, -1))
+        columns.append((above - below) / (2 * step))
+    expected = torch.stack(columns, dim=1).square().mean()
+    assert float(model.losses(x)["penalty"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_gradient_penalty_reaches_the_weights_exactly():
+    """The second backward pass against central differences of the loss in single weights."""
+    model = build("gp", penalty_weight=10.0)
+    x = torch.rand(5, 4, dtype=torch.float64)
+    model.losses(x)["loss"].backward()
+    for weight in (model.dec.layers[0].weight, model.enc.layers[0].weight):
+        for index in ((0, 0), (2, 1)):
+            step, values = 1e-6, []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    weight[index] += sign * step
+                values.append(float(model.losses(x)["loss"]))
+                with torch.no_grad():
+                    weight[index] -= sign * step
+            assert float(weight.grad[index]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-9)
+
+
+def test_gradient_penalty_can_be_evaluated_without_gradients():
+    model = build("gp").eval()
+    x = torch.rand(5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        silent = model.losses(x)
+    assert not silent["loss"].requires_grad
+    assert float(silent["penalty"]) == pytest.approx(float(model.losses(x)["penalty"]))
+
+
+@pytest.mark.parametrize("architecture", ["mnist", "shape"])
+def test_spectral_norm_of_every_decoder_layer_is_one(architecture):
+    torch.manual_seed(0)
+    channels = 1 if architecture == "mnist" else 3
+    model = models.build("rae", architecture=architecture, channels=channels, latent_dim=6, penalty="sn")
+    assert "penalty" not in model.losses(torch.rand(2, channels, 32, 32))
+    for _ in range(40):  # the power iteration goes one step with each training pass
+        model.decode(torch.randn(1, 6))
+    layers = [m for m in model.dec.modules() if isinstance(m, (torch.nn.Linear, torch.nn.ConvTranspose2d))]
+    assert len(layers) == (4 if architecture == "mnist" else 5)
+    for layer in layers:
+        matrix = layer.weight if isinstance(layer, torch.nn.Linear) else layer.weight.transpose(0, 1).flatten(1)
+        assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1, abs=0.05)
+    assert not any("parametrizations" in name for name in model.enc.state_dict())

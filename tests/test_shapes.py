@@ -1,0 +1,81 @@
+"""The shape data: known pixels, the factors' ranges, and what is fresh and what is fixed."""
+
+import torch
+
+import data
+from data.shapes import draw_factors, render
+
+
+def picture(square: int, size: int, x: int, y: int) -> torch.Tensor:
+    """One white shape as a (32, 32) mask."""
+    image = render(torch.tensor([[square, size, x, y, 1.0, 1.0, 1.0]], dtype=torch.float32))
+    assert image.shape == (1, 3, 32, 32)
+    return image[0, 0]
+
+
+def test_a_square_has_its_centre_and_side():
+    image = picture(1, 3, x=10, y=20)
+    expected = torch.zeros(32, 32)
+    expected[17:24, 7:14] = 1  # rows are y; half the side is 3 to either side of the centre
+    assert torch.equal(image, expected)
+
+
+def test_a_circle_is_all_pixels_within_its_radius():
+    image = picture(0, 5, x=16, y=12)
+    inside = {(x, y) for x in range(32) for y in range(32) if (x - 16) ** 2 + (y - 12) ** 2 <= 25}
+    assert {(x, y) for y, x in image.nonzero().tolist()} == inside
+
+
+def test_colour_fills_the_shape_and_the_background_is_black():
+    image = render(torch.tensor([[1, 4, 16, 16, 0.25, 0.5, 0.75]]))[0]
+    assert torch.equal(image[:, 16, 16], torch.tensor([0.25, 0.5, 0.75]))
+    assert image[:, 0, 0].sum() == 0
+
+
+def test_factors_are_uniform_over_the_published_ranges():
+    factors = draw_factors(60_000, torch.Generator().manual_seed(0))
+    square, size, x, y = (factors[:, column] for column in range(4))
+    for values, expected in ((square, range(2)), (size, range(3, 9)), (x, range(8, 25)), (y, range(8, 25))):
+        found, counts = values.unique(return_counts=True)
+        assert found.tolist() == list(expected)
+        share = 60_000 / len(expected)
+        assert (counts - share).abs().max() < 5 * share**0.5
+    assert factors[:, 4:].min() >= 0 and factors[:, 4:].max() <= 1
+    assert (factors[:, 4:].mean(0) - 0.5).abs().max() < 0.01
+    correlation = torch.corrcoef(factors.T) - torch.eye(7)
+    assert correlation.abs().max() < 0.02  # seven independent factors
+
+
+def test_squares_have_their_area_and_are_cut_only_at_the_far_border():
+    factors = draw_factors(500, torch.Generator().manual_seed(0))
+    factors = factors[factors[:, 0] == 1]
+    areas = (render(factors).amax(1) > 0).flatten(1).sum(1)
+    size, centre = factors[:, 1:2].long(), factors[:, 2:4].long()
+    sides = torch.clamp(centre + size, max=31) - (centre - size) + 1  # 24 + 8 is one past the last pixel
+    assert torch.equal(areas, sides.prod(dim=1))
+
+
+def test_evaluation_is_fixed_and_training_is_fresh():
+    test = data.load("shape", "test", size=100)
+    assert torch.equal(torch.cat(list(test.batches(32))), torch.cat(list(test.batches(50))))
+    assert torch.equal(test.images, data.load("shape", "test", size=100).images)
+    train = data.load("shape", "train", size=64)
+    first, second = (torch.cat(list(train.batches(32, True, torch.Generator().manual_seed(seed)))) for seed in (1, 2))
+    again = torch.cat(list(train.batches(32, True, torch.Generator().manual_seed(1))))
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    assert len(data.load("shape", "train")) == 50_000 and len(data.load("shape", "valid")) == 10_000
+
+
+def test_splits_differ_and_labels_are_the_shape():
+    splits = [data.load("shape", split, size=200) for split in ("train", "valid", "test")]
+    assert not torch.equal(splits[0].images, splits[1].images)
+    assert not torch.equal(splits[1].images, splits[2].images)
+    assert torch.equal(splits[2].labels, splits[2].factors[:, 0].long())
+
+
+def test_an_epoch_can_go_on_in_the_middle():
+    for dataset in (data.load("shape", "train", size=100), data.load("digits", "train", size=100)):
+        whole = list(dataset.batches(32, True, torch.Generator().manual_seed(7)))
+        rest = list(dataset.batches(32, True, torch.Generator().manual_seed(7), skip=2))
+        assert [len(batch) for batch in whole] == [32, 32, 32, 4]
+        assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))

@@ -1,0 +1,168 @@
+"""The training loop: what it reports, and that no interruption changes what comes out."""
+
+import csv
+import signal
+import time
+
+import pytest
+import torch
+from conftest import run_script, start_script
+
+import models
+from utils import checkpoint, training
+
+FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 400, "--valid-size", 100, "--lr", 1e-3)
+
+
+def weights(folder, name="vae"):
+    return checkpoint.load(folder / "digits" / name)["weights"]
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_totals_weigh_batches_by_their_size():
+    totals = training.Totals()
+    totals.add({"loss": torch.tensor(1.0)}, 32)
+    totals.add({"loss": torch.tensor(4.0)}, 16)
+    assert totals.means() == {"loss": pytest.approx(2.0)}
+    more = training.Totals(**totals.state())
+    more.add({"loss": torch.tensor(0.0)}, 48)
+    assert more.means() == {"loss": pytest.approx(1.0)}
+
+
+def test_adam_takes_the_published_step():
+    """One step of the loop against Adam's equations in float64 (Kingma & Ba 2015, algorithm 1)."""
+    torch.manual_seed(0)
+    model = models.build("ae", architecture="mlp:4", channels=6, latent_dim=2)
+    before = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+    x = torch.rand(8, 6)
+    model.losses(x)["loss"].backward()
+    gradients = {name: p.grad.double().clone() for name, p in model.named_parameters()}
+    for _ in training.train_steps(model, [x], training.make_optimizer(model, 1e-2), training.Totals()):
+        pass
+    for name, p in model.named_parameters():
+        g = gradients[name]
+        expected = before[name] - 1e-2 * g / (g.abs() + 1e-8)  # after bias correction m = g and sqrt(v) = |g|
+        assert torch.allclose(p.double(), expected, atol=1e-7)
+
+
+def test_validation_draws_the_same_noise_and_leaves_training_alone():
+    torch.manual_seed(0)
+    model = models.build("vae", architecture="mlp:4", channels=6, latent_dim=2)
+    batches = [torch.rand(8, 6)]
+    state = torch.get_rng_state()
+    assert training.evaluate(model, batches) == training.evaluate(model, batches)
+    assert torch.equal(state, torch.get_rng_state())
+    assert training.evaluate(model, batches, stop=lambda: True) is None
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    result = run_script("train.py", *FLAGS, "--epochs", 3, "--checkpoint", folder)
+    assert result.status == 0, result.err
+    assert "validation loss" in result.last_line and "3 epochs" in result.last_line
+    return folder
+
+
+def test_the_loss_falls_and_is_written_down(uninterrupted):
+    with open(uninterrupted / "digits" / "vae.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[2]["valid_loss"]) < float(rows[0]["valid_loss"])
+    assert {"train_loss", "train_kl", "valid_reconstruction", "seconds"} <= set(rows[0])
+    saved = checkpoint.load(uninterrupted / "digits" / "vae")["metrics"]
+    assert [float(row["valid_loss"]) for row in rows] == [row["valid_loss"] for row in saved]
+
+
+def test_tensorboard_has_scalars_and_reconstructions(uninterrupted):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(uninterrupted / "digits" / "tensorboard" / "vae"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("valid/loss")] == [1, 2, 3]
+    assert [event.step for event in events.Images("reconstruction")] == [1, 2, 3]
+
+
+def test_the_seed_decides_everything(uninterrupted, tmp_path):
+    run_script("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path / "same")
+    assert same(weights(tmp_path / "same"), weights(uninterrupted))
+    run_script("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path / "other", "--seed", 1)
+    assert not same(weights(tmp_path / "other"), weights(uninterrupted))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number):
+    """Stopped in the middle of an epoch and resumed: the same weights to the last bit, the same table."""
+    command = (*FLAGS, "--epochs", 3, "--checkpoint", tmp_path)
+    process = start_script("train.py", *command)
+    for line in process.stdout:
+        if line.startswith("epoch 1/3"):
+            break
+    time.sleep(0.05)  # into the second epoch
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number, rest
+        assert "--resume" in rest.strip().splitlines()[-1]
+    result = run_script("train.py", *command, "--resume")
+    assert result.status == 0, result.err
+    assert same(weights(tmp_path), weights(uninterrupted))
+    first, second = (
+        [{key: value for key, value in row.items() if key != "seconds"} for row in checkpoint.load(path)["metrics"]]
+        for path in (tmp_path / "digits" / "vae", uninterrupted / "digits" / "vae")
+    )
+    assert first == second
+
+
+def test_a_finished_run_can_be_made_longer(uninterrupted, tmp_path):
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path)
+    run_script(*command, "--epochs", 2)
+    run_script(*command, "--epochs", 3, "--resume")
+    assert same(weights(tmp_path), weights(uninterrupted))
+    again = run_script(*command, "--epochs", 3, "--resume")
+    assert again.status == 0 and "already trained" in again.last_line
+
+
+def test_training_again_sets_the_first_run_aside(tmp_path):
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path, "--epochs", 1)
+    run_script(*command)
+    first = weights(tmp_path)
+    result = run_script(*command, "--seed", 5)
+    assert "the earlier" in result.out
+    (kept,) = [file for file in (tmp_path / "digits" / "previous").iterdir() if file.suffix != ".csv"]
+    assert same(checkpoint.load(kept)["weights"], first)
+    assert not same(weights(tmp_path), first)
+
+
+def test_divergence_has_its_own_exit_status_and_saves_nothing(tmp_path):
+    result = run_script(
+        "train.py",
+        "--dataset",
+        "digits",
+        "-l",
+        4,
+        "--train-size",
+        200,
+        "--lr",
+        1e9,
+        "--epochs",
+        2,
+        "--checkpoint",
+        tmp_path,
+    )
+    assert result.status == 3
+    assert "diverged in epoch 1" in result.err and "Traceback" not in result.err
+    assert not (tmp_path / "digits" / "irmae").exists()
+
+
+def test_bf16_learns_too(tmp_path):
+    flags = ("--dataset", "digits", "-l", 2, "-n", 8, "--train-size", 400, "--lr", 1e-3, "--epochs", 2)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        run_script("train.py", *flags, "--precision", precision, "--checkpoint", tmp_path / precision)
+        losses[precision] = checkpoint.load(tmp_path / precision / "digits" / "irmae")["metrics"][-1]["valid_loss"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != losses["fp32"]
