@@ -43,35 +43,66 @@ Settings = dict[str, object]
 OVERRIDES = ("latent_dim", "components", "lambda1", "lambda2", "epochs", "batch_size", "lr")
 
 
-def preset(
-    radogaga: tuple[str, int], dagmm: tuple[str, int], components: int, noise_width: float, lambda2: float, **training
-) -> dict[str, Settings]:
-    """Settings of every model on one data set; networks as (architecture, n), ``training`` for all networks."""
-    rado = {"model": "radogaga", "architecture": radogaga[0], "latent_dim": radogaga[1], "components": components}
-    rado |= {"prior": "gmm", "noise_width": noise_width, "lambda2": lambda2, **training}
+def preset(radogaga: Settings, dagmm: Settings, **training) -> dict[str, Settings]:
+    """Settings of every model on one data set; ``training`` is what RaDOGAGA and DAGMM have in common."""
+    radogaga = {"model": "radogaga", "prior": "gmm", **training, **radogaga}
+    dagmm = {"model": "dagmm", "lambda_energy": 0.1, "lambda_covariance": 0.005, **training, "lr": 1e-3, **dagmm}
+    lambda2 = radogaga["lambda2"]
     return {
-        "radogaga-d": rado | {"h": "d", "lambda1": 10 * lambda2},
+        "radogaga-d": radogaga | {"h": "d", "lambda1": 10 * lambda2},
         # The derivative of log(D + 0.001) is 1000 at D = 0: near there this is the same weight as above. It pulls most
         # where the reconstruction is best, and settles at a lower rate only.
-        "radogaga-log": rado | {"h": "log", "lambda1": lambda2 / 100, "lr": training["lr"] / 3},
-        "dagmm": {"model": "dagmm", "architecture": dagmm[0], "latent_dim": dagmm[1], "components": components}
-        | {"lambda_energy": 0.1, "lambda_covariance": 0.005}
-        | training
-        | {"lr": 1e-3},
+        "radogaga-log": radogaga | {"h": "log", "lambda1": lambda2 / 100, "lr": training["lr"] / 3},
+        "dagmm": dagmm,
         "isolation-forest": {"model": "isolation-forest", "n_estimators": 100},
         "one-class-svm": {"model": "one-class-svm", "nu": 0.05, "train_size": 5000},
     }
 
 
+def networks(architecture: str, latent_dim: int, components: int, **others) -> Settings:
+    return {"architecture": architecture, "latent_dim": latent_dim, "components": components, **others}
+
+
 # DAGMM's networks, K, λ1 and λ2 are its paper's (section 4). RaDOGAGA's λ2 is about 6 D / w², D being the number of
 # features, which makes one unit of the code one unit of the data, so that training need not find the scale; w is then
 # the resolution. docs/anomaly.md says how they were chosen: on training halves alone.
+MANY = {"estimation_width": 64, "estimation_dropout": 0.0}  # for the dozens of components that KDD Cup needs
 PRESETS: dict[str, dict[str, Settings]] = {
-    "kddcup": preset(("mlp:60-30", 8), ("mlp:60-30-10", 1), 4, 0.03, 8e5, lr=3e-3, batch_size=1024, epochs=10),
-    "kddcup-rev": preset(("mlp:60-30", 8), ("mlp:60-30-10", 1), 2, 0.03, 8e5, lr=3e-3, batch_size=1024, epochs=20),
-    "thyroid": preset(("mlp:30-24", 6), ("mlp:12-4", 1), 2, 0.01, 3.6e5, lr=1e-2, batch_size=256, epochs=200),
-    "arrhythmia": preset(("mlp:30", 10), ("mlp:10", 2), 2, 0.3, 1.8e4, lr=3e-3, batch_size=64, epochs=400),
-    "default": preset(("mlp:32-16", 4), ("mlp:32-16", 2), 2, 0.03, 1e5, lr=3e-3, batch_size=256, epochs=200),
+    "kddcup": preset(
+        networks("mlp:64", 12, 32, noise_width=0.003, lambda2=8e7, **MANY),
+        networks("mlp:60-30-10", 1, 4),
+        lr=1e-2,
+        batch_size=256,
+        epochs=4,
+    ),
+    "kddcup-rev": preset(
+        networks("mlp:64", 12, 32, noise_width=0.003, lambda2=8e7, **MANY),
+        networks("mlp:60-30-10", 1, 2),
+        lr=1e-2,
+        batch_size=256,
+        epochs=16,
+    ),
+    "thyroid": preset(
+        networks("mlp:30-24", 6, 2, noise_width=0.01, lambda2=3.6e5),
+        networks("mlp:12-4", 1, 2),
+        lr=1e-2,
+        batch_size=256,
+        epochs=200,
+    ),
+    "arrhythmia": preset(
+        networks("mlp:30", 10, 2, noise_width=0.1, lambda2=1.6e5),
+        networks("mlp:10", 2, 2),
+        lr=3e-3,
+        batch_size=64,
+        epochs=400,
+    ),
+    "default": preset(
+        networks("mlp:32-16", 4, 2, noise_width=0.03, lambda2=1e5),
+        networks("mlp:32-16", 2, 2),
+        lr=3e-3,
+        batch_size=256,
+        epochs=200,
+    ),
 }
 
 

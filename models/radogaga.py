@@ -76,6 +76,7 @@ class RaDOGAGA(Autoencoder):
         components: K, of the prior "gmm". More than the data has find its modes more surely.
         estimation_dropout: of the network behind the prior "gmm", as in DAGMM. 0 finds the modes of data in few
             dimensions more surely (docs/density.md).
+        estimation_width: hidden units of that network. DAGMM's 10 keep a handful of components apart, not dozens.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class RaDOGAGA(Autoencoder):
         noise_width: float = 0.3,
         components: int = 3,
         estimation_dropout: float = 0.5,
+        estimation_width: int = 10,
     ):
         super().__init__()
         self.latent_dim = latent_dim
@@ -101,7 +103,7 @@ class RaDOGAGA(Autoencoder):
         if self.factorized:
             self.prior = EntropyBottleneck(latent_dim)
         else:
-            self.prior = MixtureEstimator(latent_dim, components, dropout=estimation_dropout)
+            self.prior = MixtureEstimator(latent_dim, components, estimation_width, estimation_dropout)
 
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.enc(x))

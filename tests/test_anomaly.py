@@ -1,7 +1,6 @@
 """anomaly.py: its protocol and measures, and the script itself, run, killed and run again."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 import anomaly
 from data import tables, tabular
+from utils import cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,10 +32,20 @@ def own_file(tmp_path):
     return path
 
 
-def run(*arguments, **kwargs):
-    command = [sys.executable, str(ROOT / "anomaly.py"), *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=100, **kwargs)
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Calls the script in this process: its exit status and what it printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["anomaly.py", *map(str, arguments)])
+        try:
+            cli.run(anomaly.main)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
 
 
 def test_measures_are_scikit_learns():
@@ -55,8 +65,8 @@ def test_perfect_inverted_and_tied_scores():
     assert set(anomaly.measure(strange.astype(float), strange, 0.1, 0).values()) == {1.0}
     assert anomaly.measure(-strange.astype(float), strange, 0.1, 0)["f1"] == 0
     # All scores equal: ten rows drawn at random are flagged, not all of them and not the first ten.
-    tied = [anomaly.measure(np.zeros(100), strange, 0.1, seed)["f1"] for seed in range(200)]
-    assert np.mean(tied) == pytest.approx(0.1, abs=0.03)
+    tied = [anomaly.measure(np.zeros(100), strange, 0.1, seed)["f1"] for seed in range(40)]
+    assert np.mean(tied) == pytest.approx(0.1, abs=0.06)
 
 
 @pytest.mark.parametrize("model", list(anomaly.TITLES))
@@ -94,10 +104,10 @@ def test_training_sees_normal_rows_of_the_training_half_only(monkeypatch):
         np.testing.assert_allclose(seen["test"][:, 0], (test - train.min()) / span, rtol=1e-6)
 
 
-def test_a_trained_radogaga_beats_chance_by_far(own_file):
+def test_a_trained_radogaga_is_far_above_chance(own_file):
     table = tables.read(own_file)
-    settings = dict(anomaly.settings_of("default", "radogaga-d")) | {"epochs": 150}
-    assert anomaly.run_once(table, "radogaga-d", settings, 0, False)["roc_auc"] > 0.85
+    settings = dict(anomaly.settings_of("default", "radogaga-d")) | {"epochs": 100}
+    assert anomaly.run_once(table, "radogaga-d", settings, 0, False)["roc_auc"] > 0.75
 
 
 def test_same_seed_same_result(own_file):
@@ -109,54 +119,70 @@ def test_same_seed_same_result(own_file):
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
 
 
-def test_the_script_from_file_to_table_and_again(own_file, tmp_path):
-    arguments = ["--dataset", own_file, "--runs", 2, "--epochs", 2, "--save-path", tmp_path / "results"]
+def read_rows(folder):
+    return [json.loads(line) for line in (folder / "own" / "anomaly" / "runs.jsonl").read_text().splitlines()]
+
+
+def comparable(rows):
+    return sorted(str({key: value for key, value in row.items() if key != "seconds"}) for row in rows)
+
+
+def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     models = ["--models", "radogaga-log", "isolation-forest"]
-    first = run(*arguments, *models, "--jobs", 2)
-    assert first.returncode == 0, first.stderr
-    folder = tmp_path / "results" / "own" / "anomaly"
-    rows = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
-    assert {(row["model"], row["seed"]) for row in rows} == {(m, s) for m in models[1:] for s in (0, 1)}
+    arguments = ["--dataset", own_file, "--runs", 2, "--epochs", 2, "--jobs", 1, "--save-path", tmp_path, *models]
+    status, printed, _ = run(*arguments)
+    assert status == 0
+    rows = read_rows(tmp_path)
+    assert {(row["model"], row["seed"]) for row in rows} == {(model, seed) for model in models[1:] for seed in (0, 1)}
+    folder = tmp_path / "own" / "anomaly"
     summary = json.loads((folder / "anomaly.json").read_text())["summary"]
     forest = [row["f1"] for row in rows if row["model"] == "isolation-forest"]
     entry = next(entry for entry in summary if entry["model"] == "isolation-forest")
     assert entry["f1"] == pytest.approx(np.mean(forest))
     assert entry["f1_std"] == pytest.approx(np.std(forest, ddof=1))
     assert f"{np.mean(forest):.4f} ± {np.std(forest, ddof=1):.4f}" in (folder / "anomaly.md").read_text()
-    assert "best F1" in first.stdout.splitlines()[-1]
+    assert "best F1" in printed.splitlines()[-1]
 
-    # Killed while it wrote its last row, then run again in one process: only what was lost is done, to the same digits.
+    # As if killed while it wrote its last row: only what was lost is done again, to the same digits.
     lines = (folder / "runs.jsonl").read_text().splitlines(keepends=True)
     (folder / "runs.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
-    again = run(*arguments, *models, "--jobs", 1)
-    assert again.returncode == 0, again.stderr
-    assert "4 runs, 1 to do" in again.stdout
-    repeated = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
-    strip = lambda row: {key: value for key, value in row.items() if key != "seconds"}  # noqa: E731
-    assert sorted(map(str, map(strip, repeated))) == sorted(map(str, map(strip, rows)))
+    status, printed, _ = run(*arguments)
+    assert status == 0
+    assert "4 runs, 1 to do" in printed
+    assert comparable(read_rows(tmp_path)) == comparable(rows)
 
     # Other settings are other runs; the old ones stay in the file.
-    other = run(*arguments, "--models", "radogaga-log", "--components", 1, "--jobs", 1, "--runs", 1)
-    assert "1 runs, 1 to do" in other.stdout
-    assert len((folder / "runs.jsonl").read_text().splitlines()) == 5
+    _, printed, _ = run(*arguments, "--components", 1)
+    assert "4 runs, 2 to do" in printed
+    assert len(read_rows(tmp_path)) == 6
 
 
-def test_killed_in_the_middle_it_keeps_the_finished_runs_and_leaves_no_process(own_file, tmp_path):
-    command = [sys.executable, str(ROOT / "anomaly.py"), "--dataset", str(own_file), "--models", "isolation-forest"]
-    command += ["--runs", "400", "--jobs", "2", "--save-path", str(tmp_path / "results")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
-    path = tmp_path / "results" / "own" / "anomaly" / "runs.jsonl"
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text().count("\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.1)
+def test_killed_in_the_middle_it_keeps_what_is_finished_and_leaves_no_process(own_file, tmp_path, run):
+    arguments = ["--dataset", str(own_file), "--models", "one-class-svm", "--save-path", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "anomaly.py"), *arguments, "--runs", "100000", "--jobs", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    path = tmp_path / "own" / "anomaly" / "runs.jsonl"
+    wait_for(lambda: path.exists() and path.read_text().count("\n") >= 4)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = len(path.read_text().split("\n")) - 1
-    assert finished >= 2
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and processes_of_session(process.pid):
-        time.sleep(0.2)
-    assert not processes_of_session(process.pid)
+    wait_for(lambda: not processes_of_session(process.pid))
+    rows = [row for row in map(json.loads, path.read_text().split("\n")[:-1]) if row["seed"] < 3]
+    _, printed, _ = run(*arguments, "--runs", 3, "--jobs", 1)
+    assert f"3 runs, {3 - len(rows)} to do" in printed
+
+    # A process of two computes what a process alone does.
+    run("--dataset", own_file, "--models", "one-class-svm", "--save-path", tmp_path / "alone", "--runs", 3, "--jobs", 1)
+    assert comparable(row for row in read_rows(tmp_path) if row["seed"] < 3) == comparable(
+        read_rows(tmp_path / "alone")
+    )
+
+
+def wait_for(condition, seconds=300):
+    """A generous limit: on a machine shared with trainings, starting three processes takes a while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def processes_of_session(session: int) -> list[int]:
@@ -183,13 +209,13 @@ def processes_of_session(session: int) -> list[int]:
         ("1,2,0\n3,4,1\n", ["--models", "one-class-svm", "--lambda1", "3"], "--lambda1 3.0: none of the models"),
     ],
 )
-def test_mistakes_end_with_status_2_and_one_line(tmp_path, text, flags, message):
+def test_mistakes_end_with_status_2_and_one_line(tmp_path, run, text, flags, message):
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    result = run("--dataset", path, "--save-path", tmp_path, "--runs", 1, *flags)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    status, _, error = run("--dataset", path, "--save-path", tmp_path, "--runs", 1, "--jobs", 1, *flags)
+    assert status == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
 def test_vectors_reach_the_network_in_float32():
