@@ -295,7 +295,11 @@ def run_all(table: tabular.Table, tasks: list[tuple], jobs: int) -> Iterator[dic
             yield run_once(table, *task)
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # scikit-learn's and BLAS's threads, read when a process starts
-    context = multiprocessing.get_context("spawn")
+    # One server imports PyTorch and scikit-learn, and every worker is forked from it; Windows has no such server.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload(["torch", "sklearn.ensemble", "sklearn.svm", "models", "data.tabular"])
     with ProcessPoolExecutor(min(jobs, len(tasks)), context, start_worker, (table,)) as pool:
         try:
             for future in as_completed([pool.submit(work, *task) for task in tasks]):
@@ -377,14 +381,14 @@ def main() -> None:
     table = tabular.load(args.dataset, args.data_path, args.drop_constant)
     seeds = list(range(args.seed, args.seed + args.runs))
     check_halves(table, seeds, chosen)
-    device.choose(args.gpu)  # says here, once, that there is no GPU
+    gpu = device.choose(args.gpu).type == "cuda"
 
     name = args.dataset if args.dataset in tabular.DATASETS else Path(args.dataset).name.split(".")[0]
     folder = Path(args.save_path) / name / "anomaly"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runs.jsonl"
     data = fingerprint(table)
-    tasks = [(model, settings, seed, args.gpu) for seed in seeds for model, settings in chosen.items()]
+    tasks = [(model, settings, seed, gpu) for seed in seeds for model, settings in chosen.items()]
     rows = []
     for row in read_rows(path):
         same = row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"])
