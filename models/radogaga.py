@@ -123,7 +123,7 @@ class RaDOGAGA(Autoencoder):
         decoded, decoded_noisy = self.decode(z), self.decode(noisy)
         reconstruction = self.distortion(decoded, x)
         noise_effect = self.distortion(decoded_noisy, decoded).mean()
-        rate = self.energy(noisy if self.factorized else z).mean()
+        rate = self.energy(noisy if self.factorized else z).mean().to(z.dtype)  # a mixture computes in float64
         penalty = reconstruction if self.h == "d" else torch.log(reconstruction + LOG_FLOOR)
         return {
             "loss": rate + self.lambda1 * penalty.mean() + self.lambda2 * noise_effect,
