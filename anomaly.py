@@ -188,7 +188,7 @@ def measure(scores: np.ndarray, anomaly: np.ndarray, ratio: float, seed: int) ->
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
     group = parser.add_argument_group("data")
-    names = "; ".join(f"{name}: {title}" for name, title in tabular.DATASETS.items())
+    names = "; ".join(f"{name}: {title}" for name, title in tabular.DATASETS.items()).replace("%", "%%")
     group.add_argument("--dataset", default="thyroid", metavar="NAME|FILE", help=f"{names}; or a file of your own")
     group.add_argument(
         "--data-path", "--data_path", default="./datasets", metavar="DIR", help="folder of the data, or the file"

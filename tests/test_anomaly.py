@@ -219,5 +219,11 @@ def test_mistakes_end_with_status_2_and_one_line(tmp_path, run, text, flags, mes
     assert len(error.splitlines()) == 1
 
 
+def test_help_names_the_data_sets_and_models(run):
+    status, printed, _ = run("--help")
+    assert status == 0
+    assert all(name in printed for name in (*tabular.DATASETS, *anomaly.TITLES))
+
+
 def test_vectors_reach_the_network_in_float32():
     assert tabular.generate_toy(10).vectors.dtype == torch.float32
