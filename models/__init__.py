@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from models.ae import AE, IRMAE
 from models.base import Autoencoder
+from models.beta_vae import BetaVAE
+from models.dagmm import DAGMM
 from models.infocat_vae import CatVAE, InfoCatVAE
 from models.networks import ARCHITECTURES
+from models.radogaga import RaDOGAGA
 from models.rae import RAE
 from models.vae import VAE
 from models.wae import WAEGAN, WAEMMD
@@ -20,7 +23,7 @@ class Option:
 
     Attributes:
         flags: as typed by the user.
-        kind: "positive", "positive_float", ... a key of ``utils.cli.KINDS``, or the choices, "imq|rbf".
+        kind: "positive", "positive_float", ... a key of ``utils.cli.KINDS``, or the choices, "mse|ssim".
         help: one line with the paper's symbol; the default is added from the constructor's signature.
     """
 
@@ -72,6 +75,10 @@ CATVAE_OPTIONS = {
 def catvae_latent_dim(options: dict) -> int:
     return options["num_classes"] * options["sub_dim"]
 
+
+LAMBDA1 = Option(("--lambda1",), "non_negative_float", "λ1, weight of the reconstruction D(x, x̂)")
+LAMBDA2 = Option(("--lambda2",), "non_negative_float", "λ2, weight of the noise's effect D(x̂, x̆)")
+DISTORTION = Option(("--distortion",), "mse|ssim", "D: mean squared error or 1 − SSIM")
 
 MODELS = {
     "ae": Row(AE, "AE: no regulariser", {}),
@@ -134,6 +141,46 @@ MODELS = {
         },
         "mlp",
         catvae_latent_dim,
+    ),
+    "beta-vae": Row(
+        BetaVAE,
+        "beta-vae: RaDOGAGA's variational baseline, KL to N(0, I) and the same two distortions",
+        {
+            "lambda1": LAMBDA1,
+            "lambda2": LAMBDA2,
+            "distortion": DISTORTION,
+            "joint": Option(("--joint",), "switch", "one distortion D(x, x̆) of the noisy code: the ordinary β-VAE"),
+        },
+    ),
+    "radogaga": Row(
+        RaDOGAGA,
+        "RaDOGAGA (arXiv 1910.04329): isometric code by rate and distortion",
+        {
+            "lambda1": LAMBDA1,
+            "lambda2": LAMBDA2,
+            "h": Option(("--h",), "d|log", "h(D), what of the reconstruction is minimised: D or log D"),
+            "distortion": DISTORTION,
+            "prior": Option(("--prior",), "factorized|gmm", "P(z): entropy bottleneck, or Gaussian mixture"),
+            "noise_width": Option(("--noise-width",), "positive_float", "w, the noise ε is uniform on (−w/2, w/2)"),
+            "components": Option(("--components",), "positive", "K, Gaussians of the prior gmm"),
+            "estimation_width": Option(
+                ("--estimation-width",), "positive", "hidden units of the network behind the prior gmm"
+            ),
+            "estimation_dropout": Option(
+                ("--estimation-dropout",), "non_negative_float", "of the network behind the prior gmm"
+            ),
+        },
+    ),
+    "dagmm": Row(
+        DAGMM,
+        "DAGMM (Zong et al. 2018): Gaussian mixture over code and reconstruction error",
+        {
+            "components": Option(("--components",), "positive", "K, Gaussians of the mixture"),
+            "lambda_energy": Option(("--lambda-energy",), "non_negative_float", "λ1, weight of the energy"),
+            "lambda_covariance": Option(
+                ("--lambda-covariance",), "non_negative_float", "λ2, weight of Σ 1/diag(covariance)"
+            ),
+        },
     ),
 }
 
@@ -215,6 +262,7 @@ ARCHS = {
     "conv": "the data set's own",
     "wae": "DCGAN with batch normalisation, of WAE",
     "mlp": "one hidden layer of 400 units, of InfoCatVAE",
+    "gdn": "divisive normalisation, of RaDOGAGA (with -n 256)",
 }
 
 

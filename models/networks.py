@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from models.base import full_precision
+from models.gdn import GDNDecoder, GDNEncoder
 from utils.errors import UserError
 
 
@@ -55,6 +56,13 @@ class ImageMLP:
     hidden_width: int = 400
 
 
+@dataclass(frozen=True)
+class GDNLayout:
+    """Convolutions with generalised divisive normalisation (RaDOGAGA, arXiv 1910.04329, section 5.1)."""
+
+    image_size: int
+
+
 ARCHITECTURES = {
     "shape": Architecture(32, (32, 64, 128, 256), (256, 128, 64, 32), convolutional_code=True),
     "mnist": Architecture(32, (32, 64, 128, 256), (128, 64, 32), relu_after_fc=True),
@@ -68,6 +76,8 @@ ARCHITECTURES = {
     ),
     "image-mlp-32": ImageMLP(32),
     "image-mlp-64": ImageMLP(64),
+    "gdn-32": GDNLayout(32),
+    "gdn-64": GDNLayout(64),
 }
 
 DECODER_SEED_SIZE = 8  # height and width of the feature map that the decoder's linear layer makes
@@ -222,7 +232,7 @@ def build_networks(
         channels: of the image, 1 or 3; the number of features of a vector.
         latent_dim: n, the decoder's input.
         code_width: the encoder's output, n unless it also gives, say, log-variances.
-        output: the decoder's last function; unless given, tanh for images and none for vectors.
+        output: the decoder's last function; unless given, tanh for images and none for vectors or a ``gdn``.
         dropout: probability with which a hidden unit of an ``image-mlp`` is dropped while training.
 
     Raises:
@@ -242,4 +252,7 @@ def build_networks(
             ImageMLPEncoder(pixels, layout.hidden_width, code_width, dropout),
             ImageMLPDecoder(pixels, layout.hidden_width, latent_dim, output or nn.Tanh(), dropout),
         )
+    if isinstance(layout, GDNLayout):
+        encoder = GDNEncoder(layout.image_size, channels, code_width)
+        return encoder, GDNDecoder(layout.image_size, channels, latent_dim, output or nn.Identity())
     return Encoder(layout, channels, code_width), Decoder(layout, channels, latent_dim, output or nn.Tanh())

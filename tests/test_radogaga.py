@@ -1,0 +1,158 @@
+"""RaDOGAGA's loss and both priors, and its variational baseline."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import models
+from models.radogaga import LOG_FLOOR, ssim
+from utils.errors import UserError
+
+VECTORS = {"architecture": "mlp:12", "channels": 6, "latent_dim": 3}
+IMAGES = {"architecture": "mnist", "channels": 1, "latent_dim": 4}
+
+
+def repeat_noise(monkeypatch, noise: torch.Tensor) -> None:
+    """Make the model's uniform draw on [0, 1) this one."""
+    monkeypatch.setattr(torch, "rand_like", lambda z: noise.to(z))
+
+
+@pytest.mark.parametrize("h", ["d", "log"])
+@pytest.mark.parametrize("noise_width", [1.0, 0.2])
+def test_the_loss_is_the_published_sum(monkeypatch, h, noise_width):
+    torch.manual_seed(0)
+    model = models.build("radogaga", **VECTORS, lambda1=7.0, lambda2=3.0, h=h, noise_width=noise_width).double()
+    x, uniform = torch.rand(5, 6, dtype=torch.float64), torch.rand(5, 3, dtype=torch.float64)
+    repeat_noise(monkeypatch, uniform)
+    found = model.losses(x)
+
+    z = model.enc(x)
+    noisy = z + noise_width * (uniform - 0.5)
+    # The interval of width w around z, written with the cumulative distribution of z / w.
+    logits = [model.prior.logits_cumulative(((noisy / noise_width) + half).T[:, None])[:, 0].T for half in (-0.5, 0.5)]
+    rate = -torch.log(torch.sigmoid(logits[1]) - torch.sigmoid(logits[0])).sum(1).mean()
+    d1 = (x - model.dec(z)).square().mean(1)
+    d2 = (model.dec(z) - model.dec(noisy)).square().mean(1)
+    penalty = d1 if h == "d" else torch.log(d1 + LOG_FLOOR)
+    torch.testing.assert_close(found["loss"], rate + 7 * penalty.mean() + 3 * d2.mean())
+    torch.testing.assert_close(found["rate"], rate)
+    torch.testing.assert_close(found["reconstruction"], d1.mean())
+    torch.testing.assert_close(found["noise_effect"], d2.mean())
+
+
+def test_the_noise_has_the_width_that_was_asked_for(monkeypatch):
+    model = models.build("radogaga", **VECTORS, noise_width=0.2)
+    seen = []
+    monkeypatch.setattr(model, "decode", lambda z: seen.append(z) or torch.zeros(len(z), 6))
+    model.losses(torch.rand(2000, 6))
+    noise = (seen[1] - seen[0]).detach()
+    assert noise.abs().max() <= 0.1 + 1e-6
+    assert noise.std() == pytest.approx(0.2 / math.sqrt(12), rel=0.05)
+
+
+def test_ssim_equals_its_formula():
+    """1 − SSIM in float64 with an explicit Gaussian window of 11 pixels, over the positions where it fits."""
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 3, 2, 16, 17, dtype=torch.float64)
+    offsets = torch.arange(11, dtype=torch.float64) - 5
+    profile = torch.exp(-offsets.square() / (2 * 1.5**2))
+    window = torch.outer(profile, profile) / profile.sum() ** 2
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(values.flatten(0, 1)[:, None], window[None, None]).view(3, 2, 6, 7)
+
+    covariance = mean(x * y) - mean(x) * mean(y)
+    variances = [mean(values**2) - mean(values) ** 2 for values in (x, y)]
+    luminance = (2 * mean(x) * mean(y) + 1e-4) / (mean(x) ** 2 + mean(y) ** 2 + 1e-4)
+    structure = (2 * covariance + 9e-4) / (sum(variances) + 9e-4)
+    torch.testing.assert_close(ssim(x, y), 1 - (luminance * structure).mean(dim=(1, 2, 3)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["radogaga", "beta-vae"])
+def test_ssim_trains_images_and_refuses_vectors(name):
+    torch.manual_seed(0)
+    model = models.build(name, **IMAGES, distortion="ssim")
+    losses = model.losses(torch.rand(3, 1, 32, 32))
+    losses["loss"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    with pytest.raises(UserError, match="--distortion ssim"):
+        models.build(name, **VECTORS, distortion="ssim")
+
+
+@pytest.mark.parametrize("prior", ["factorized", "gmm"])
+def test_a_prior_of_gaussian_codes(prior):
+    """Both priors find the density of the codes: the energies are the true ones, draws have the codes' moments."""
+    torch.manual_seed(0)
+    model = models.build("radogaga", **VECTORS, prior=prior, noise_width=0.1, components=1)
+    deviation = torch.tensor([0.5, 1.0, 2.0])
+    z = deviation * torch.randn(4000, 3) + 1.0
+    optimizer = torch.optim.Adam(model.prior.parameters(), lr=2e-2)
+    for index in torch.randint(0, len(z), (400, 500)):
+        optimizer.zero_grad()
+        model.energy(z[index]).mean().backward()
+        optimizer.step()
+    model.eval()
+    if prior == "gmm":
+        model.prior.fit([z])
+    with torch.no_grad():
+        energy = model.energy(z).mean()
+    expected = 0.5 * math.log(2 * math.pi * math.e) * 3 + deviation.log().sum()
+    if prior == "factorized":  # a probability of the interval of width w, not a density
+        expected -= 3 * math.log(0.1)
+    assert float(energy) == pytest.approx(float(expected), abs=0.1)
+    draws = model.sample_prior(5000, torch.Generator().manual_seed(0))
+    assert draws.shape == (5000, 3) and draws.dtype == torch.float32
+    torch.testing.assert_close(draws.mean(0), torch.ones(3), atol=0.25, rtol=0)
+    torch.testing.assert_close(draws.std(0), deviation, rtol=0.1, atol=0)
+
+
+def test_the_loss_is_least_where_the_decoder_is_isometric():
+    """Of all scalings of a linear code, the loss chooses the one of theory, the same along both directions.
+
+    The data is a plane stretched 4 : 1. Encoder and decoder are each other's inverse up to two scales s; rate and noise
+    balance where the decoder's metric 1 / s² / 6 is 1 / (2 λ2 w² / 12), however much the data varies there.
+    """
+    torch.manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(6, 2)).Q
+    x = torch.randn(5000, 2) * torch.tensor([2.0, 0.5]) @ plane.T
+    model = models.build(
+        "radogaga",
+        architecture="mlp:4",
+        channels=6,
+        latent_dim=2,
+        lambda2=500.0,
+        noise_width=0.3,
+        prior="gmm",
+        components=1,
+    )
+    log_scale = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+    model.encode = lambda x: x @ plane * log_scale.exp()
+    model.decode = lambda z: z / log_scale.exp() @ plane.T
+    optimizer = torch.optim.Adam([log_scale], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        model.losses(x)["loss"].backward()
+        optimizer.step()
+    metric = (-2 * log_scale).exp().detach() / 6
+    torch.testing.assert_close(metric, torch.full((2,), 12 / (2 * 500 * 0.3**2)), rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_beta_vae_is_the_published_sum(monkeypatch, joint):
+    torch.manual_seed(0)
+    model = models.build("beta-vae", **VECTORS, lambda1=5.0, lambda2=2.0, joint=joint).double()
+    x, noise = torch.rand(4, 6, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    monkeypatch.setattr(torch, "randn_like", lambda _: noise)
+    mean, logvar = model.enc(x).chunk(2, dim=1)
+    posterior = torch.distributions.Normal(mean, torch.exp(logvar / 2))
+    prior = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    kl = torch.distributions.kl_divergence(posterior, prior).sum(1).mean()
+    quiet, noisy = model.dec(mean), model.dec(mean + torch.exp(logvar / 2) * noise)
+    if joint:
+        expected = 5 * F.mse_loss(noisy, x) + kl
+    else:
+        expected = 5 * F.mse_loss(quiet, x) + 2 * F.mse_loss(noisy, quiet) + kl
+    torch.testing.assert_close(model.losses(x)["loss"], expected)
+    assert torch.equal(model.encode(x), mean)
