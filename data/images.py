@@ -29,7 +29,7 @@ class ImageDataset:
     def first(self, size: int) -> "ImageDataset":
         """The first ``size`` images as a data set of their own (no copy)."""
         labels = None if self.labels is None else self.labels[:size]
-        return ImageDataset(self.images[:size], labels, self.classes)
+        return type(self)(self.images[:size], labels, self.classes)
 
     def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The images ``index`` ``(B,)`` as floats ``(B, C, H, W)`` in [0, 1] on the device."""

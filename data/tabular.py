@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.images import ImageDataset
 from data.tables import SUFFIXES, Table, numbered, parse, read, to_numbers
 from utils.errors import UserError
 
@@ -36,43 +36,16 @@ TOY_VARIANCES = (1.0, 2.0, 4.0)
 TOY_FEATURES = 16
 
 
-class VectorDataset:
-    """Float vectors and, where there are any, labels: the contract of ``data.images.ImageDataset`` without images.
+class VectorDataset(ImageDataset):
+    """Float vectors ``(N, D)`` and, where there are any, labels: the contract of a data set without images."""
 
-    Args:
-        vectors: ``(N, D)`` float32.
-        labels: ``(N,)`` int64 or None.
-        classes: the names of the labels, in their order.
-    """
-
-    def __init__(self, vectors: Tensor, labels: Tensor | None = None, classes: list[str] | None = None):
-        self.vectors = vectors
-        self.labels = labels
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def first(self, size: int) -> "VectorDataset":
-        """The first ``size`` vectors as a data set of their own (no copy)."""
-        return VectorDataset(self.vectors[:size], None if self.labels is None else self.labels[:size], self.classes)
+    @property
+    def vectors(self) -> Tensor:
+        return self.images
 
     def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The vectors ``index`` ``(B,)`` as ``(B, D)`` on the device."""
         return self.vectors[index.to(self.vectors.device)].to(device, non_blocking=True)
-
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-        skip: int = 0,
-    ) -> Iterator[Tensor]:
-        """Vectors ``(batch_size, D)`` on the device; the last batch may be smaller. See ``ImageDataset.batches``."""
-        order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        for index in order.split(batch_size)[skip:]:
-            yield self.gather(index, device)
 
 
 @dataclass(frozen=True)

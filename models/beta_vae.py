@@ -6,12 +6,11 @@ Source: Higgins et al. 2017, "beta-VAE", and the code released with RaDOGAGA (Ka
 import torch
 from torch import Tensor
 
-from models.base import Autoencoder, full_precision
-from models.networks import build_networks
 from models.radogaga import choose_distortion
+from models.vae import GaussianPosterior
 
 
-class BetaVAE(Autoencoder):
+class BetaVAE(GaussianPosterior):
     """Minimises  λ1 D(x, x̂) + λ2 D(x̂, x̆) + KL(q(z | x) ‖ N(0, I)),  x̂ = g(μ), x̆ = g(μ + σ ε), ε standard normal.
 
     ``joint`` is the ordinary β-VAE, λ1 D(x, x̆) + KL, with β = 1/λ1. The KL is in nats for a whole code; D is
@@ -37,22 +36,9 @@ class BetaVAE(Autoencoder):
         distortion: str = "mse",
         joint: bool = False,
     ):
-        super().__init__()
-        self.latent_dim = latent_dim
+        super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.joint = lambda1, lambda2, joint
         self.distortion = choose_distortion(distortion, architecture)
-        self.enc, self.dec = build_networks(architecture, channels, latent_dim, 2 * latent_dim)
-
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x), each ``(B, n)``."""
-        mean, logvar = full_precision(self.enc(x)).chunk(2, dim=1)
-        return mean, logvar
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.posterior(x)[0]
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.dec(z)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         mean, logvar = self.posterior(x)
@@ -70,8 +56,3 @@ class BetaVAE(Autoencoder):
             "noise_effect": noise_effect,
             "kl": kl,
         }
-
-    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        parameter = next(self.parameters())
-        noise = torch.randn(num, self.latent_dim, generator=generator)
-        return noise.to(parameter.device, parameter.dtype)
