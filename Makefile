@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo
 FILES := --dataset shape --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/results
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $(DEMO)/checkpoint --resume \
-         --train-size 16000 --valid-size 1000 --epochs 10 --batch-size 64 --lr 1e-3
+         --train-size 16000 --valid-size 1000 --epochs 12 --batch-size 64 --lr 1e-3
 
 .PHONY: demo test lint clean
 
