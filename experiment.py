@@ -93,7 +93,8 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
         raise UserError(f"{path}: its weights do not fit the model {model_name} it names ({reason})") from error
     computing_on = device.choose(args.gpu)
     model.to(computing_on).eval()
-    return Experiment(name, path, model, model_name, config, described, computing_on, args.skip_corrupt)
+    skip_corrupt = args.skip_corrupt or record.get("data", {}).get("skip_corrupt", False)
+    return Experiment(name, path, model, model_name, config, described, computing_on, skip_corrupt)
 
 
 def image_flags(args: argparse.Namespace, recorded: dict | None, config: dict) -> dict:

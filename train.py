@@ -56,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
         + "; ".join(f"{key}: {title}" for key, title in models.ARCHS.items()),
     )
     group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
-    cli.add_options(parser, models.MODELS)
+    cli.add_options(parser, models.MODELS, models.options)
     group = cli.add_run(parser, batch_size=32)
     group.add_argument("--epochs", type=cli.positive, default=100, help="passes over the training images")
     group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
@@ -93,6 +93,7 @@ def new_run(args: argparse.Namespace) -> dict:
             "image_size": described["image_size"],
             "channels": described["channels"],
             "path": str(Path(args.data_path or "./datasets").resolve()),
+            "skip_corrupt": args.skip_corrupt,
             "train_size": args.train_size,
             "valid_size": args.valid_size,
         },
@@ -307,14 +308,15 @@ def main() -> None:
         log_epoch(writer, model, valid_set, row, computing_on)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
-            f"epoch {row['epoch']}/{args.epochs}  loss {row['train_loss']:.5f}  valid {row['valid_loss']:.5f}  "
-            f"({terms})  {row['seconds']:.1f} s",
+            f"{path.name}: epoch {row['epoch']}/{args.epochs}  loss {row['train_loss']:.5f}  "
+            f"valid {row['valid_loss']:.5f}  ({terms})  {row['seconds']:.1f} s",
             flush=True,
         )
         if interrupt and record["epoch"] < args.epochs:
             run.leave(training.Totals(), interrupt)
     writer.close()
-    loss = f"validation loss {row['valid_loss']:.5f} after {row['epoch']} epochs"
+    epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
+    loss = f"validation loss {row['valid_loss']:.5f} after {epochs}"
     print(f"{path.name} on {args.dataset}: {loss}; saved {path}")
 
 

@@ -64,12 +64,11 @@ CATVAE_OPTIONS = {
     "sub_dim": Option(("--sub-dim",), "positive", "δ, dimensions of the code for each class; n = K δ"),
     "prior_mean": Option(("--prior-mean",), "non_negative_float", "λ, mean of a class's prior on its own axes"),
     "kl_weight": Option(("--kl-weight",), "non_negative_float", "β, weight of the divergence from the class's prior"),
-    "entropy_weight": Option(
-        ("--entropy-weight",), "non_negative_float", "γ, weight of Σ a log a, the classes' entropy"
+    "entropy_weight": Option(("--entropy-weight",), "finite_float", "γ, weight of Σ a log a, the classes' entropy"),
+    "balance_weight": Option(("--balance-weight",), "non_negative_float", "weight of equally large classes (ours)"),
+    "smooth_weight": Option(
+        ("--smooth-weight",), "non_negative_float", "weight of classes that withstand shifts (ours)"
     ),
-    "class_draw": Option(("--class-draw",), "soft|gumbel", "decode at the soft class, or at a class drawn from it"),
-    "kl_start": Option(("--kl-start",), "positive_float", "β at the first step"),
-    "kl_steps": Option(("--kl-steps",), "natural", "steps from there to --kl-weight; 0: β is constant"),
 }
 
 

@@ -67,9 +67,13 @@ ARCHITECTURES = {
     "shape": Architecture(32, (32, 64, 128, 256), (256, 128, 64, 32), convolutional_code=True),
     "mnist": Architecture(32, (32, 64, 128, 256), (128, 64, 32), relu_after_fc=True),
     "celeba": Architecture(64, (128, 256, 512, 1024), (1024, 512, 256, 128)),
-    "wae-64": Architecture(64, (128, 256, 512, 1024), (1024, 512, 256, 128), False, True, 5, True, 5),
+    "wae-64": Architecture(
+        64, (128, 256, 512, 1024), (1024, 512, 256, 128), relu_after_fc=True, kernel=5, batch_norm=True, last_kernel=5
+    ),
     # Of MNIST; the last kernel there is 4x4, which has no symmetric padding.
-    "wae-32": Architecture(32, (128, 256, 512, 1024), (1024, 512, 256), False, True, 4, True, 3),
+    "wae-32": Architecture(
+        32, (128, 256, 512, 1024), (1024, 512, 256), relu_after_fc=True, batch_norm=True, last_kernel=3
+    ),
     "image-mlp-32": ImageMLP(32),
     "image-mlp-64": ImageMLP(64),
     "gdn-32": GDNLayout(32),

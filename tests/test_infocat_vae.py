@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from models.infocat_vae import SHIFT, shift_of
 from utils import training
 from utils.errors import UserError
 
@@ -171,30 +172,30 @@ def test_separate_blobs_are_found_without_labels():
     assert float(table.max(1).values.sum()) / 400 > 0.95, table
 
 
-def test_a_drawn_class_is_a_vertex_and_its_gradient_reaches_the_classes():
-    model, x = build("catvae", class_draw="gumbel"), torch.rand(64, 6, dtype=torch.float64)
-    seen = []
-    decode = model.dec.logits
-    model.dec.logits = lambda z: seen.append(z) or decode(z)
-    with torch.no_grad():  # no noise but the class's: each code is the base plus one row of the table
-        model.enc.layers[-1].weight[K + K * DELTA :] = 0
-        model.enc.layers[-1].bias[K + K * DELTA :] = -80
-        model.classes.weight[K * DELTA :] = 0
+def test_balance_is_least_for_equally_large_classes():
+    model, x = build("catvae", balance_weight=3.0), torch.rand(9, 6, dtype=torch.float64)
     losses = model.losses(x)
-    shift = seen[0] - torch.tensor(split(model, x)[1][:, : K * DELTA])
-    nearest = torch.cdist(shift, model.classes.weight.T[:, : K * DELTA]).min(dim=1)
-    assert nearest.values.max() < 1e-6 and len(nearest.indices.unique()) == K
-    losses["reconstruction"].backward()
-    assert model.enc.layers[-1].weight.grad[:K].abs().sum() > 0
+    mean = split(model, x)[0].mean(axis=0)
+    assert float(losses["balance"].detach()) == pytest.approx(float((mean * np.log(mean)).sum()))
+    assert float(losses["balance"].detach()) >= -math.log(K)
+    others = losses["reconstruction"] + losses["kl"] + losses["negative_entropy"]
+    torch.testing.assert_close(losses["loss"], others + 3 * losses["balance"])
 
 
-def test_beta_falls_by_the_same_factor_and_its_place_is_saved():
-    model, x = build("catvae", kl_start=16.0, kl_weight=1.0, kl_steps=4), torch.rand(8, 6, dtype=torch.float64)
-    weights = []
-    for _ in range(6):
-        losses = model.losses(x)
-        others = losses["reconstruction"] + losses["negative_entropy"]
-        weights.append(float(((losses["loss"] - others) / losses["kl"]).detach()))
-    assert weights == pytest.approx([16, 8, 4, 2, 1, 1])
-    model.eval().losses(x)
-    assert float(model.state_dict()["step"]) == 6
+def test_smoothness_is_the_divergence_under_a_shift_worse_than_a_random_one():
+    model, x = build("catvae", smooth_weight=3.0), torch.rand(50, 6, dtype=torch.float64)
+    torch.manual_seed(0)
+    found = float(model.smoothness(x).detach())
+    a = model.classify(x)
+    random = []
+    for _ in range(20):
+        shift = shift_of(torch.randn_like(x))
+        torch.testing.assert_close(shift.norm(dim=1), torch.full((50,), SHIFT, dtype=torch.float64))
+        b = model.classify(x + shift)
+        random.append(float((a * (a / b).log()).sum(1).mean().detach()))
+    assert found > max(random) > 0
+    losses = model.losses(x)
+    assert losses["smoothness"].requires_grad and model.enc.training
+    with torch.no_grad():  # in an evaluation too
+        assert not model.eval().losses(x)["loss"].requires_grad
+    assert not model.enc.training

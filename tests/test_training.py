@@ -99,7 +99,7 @@ def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, nu
     command = (*FLAGS, "--epochs", 3, "--checkpoint", tmp_path)
     process = start_script("train.py", *command)
     for line in process.stdout:
-        if line.startswith("epoch 1/3"):
+        if line.startswith("vae: epoch 1/3"):
             break
     time.sleep(0.05)  # into the second epoch
     process.send_signal(number)

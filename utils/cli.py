@@ -41,6 +41,16 @@ def non_negative_float(text: str) -> float:
     return value
 
 
+def finite_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, found {text}")
+    return value
+
+
 def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
@@ -56,6 +66,7 @@ KINDS: dict[str, Callable] = {
     "positive": positive,
     "positive_float": positive_float,
     "non_negative_float": non_negative_float,
+    "finite_float": finite_float,
 }
 
 
@@ -115,21 +126,28 @@ def add_linear_layers(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_options(parser: Parser, models: Mapping) -> None:
-    """A group of flags for each model of the table, from its options."""
+def add_options(parser: Parser, models: Mapping, defaults: Callable[[str], Mapping]) -> None:
+    """A group of flags for each model of the table, from its options.
+
+    Args:
+        defaults: the values of a model's options where the user gives none, for ``--help``; the arguments themselves
+            stay None, so that a flag that was not given is told from one that was.
+    """
     seen = set()
-    for row in models.values():
+    for name, row in models.items():
         options = {key: option for key, option in row.options.items() if key not in seen}
         group = parser.add_argument_group(row.title) if options else None
         for key, option in options.items():
             seen.add(key)
-            if option.kind == "switch":  # None where it is not given, as for every other option
-                group.add_argument(*option.flags, dest=key, action="store_const", const=True, help=option.help)
+            default = defaults(name)[key]
+            help_text = option.help + ("" if default is False else f" (default: {default})")
+            if option.kind == "switch":
+                group.add_argument(*option.flags, dest=key, action="store_const", const=True, help=help_text)
             elif "|" in option.kind:
-                group.add_argument(*option.flags, dest=key, choices=option.kind.split("|"), help=option.help)
+                group.add_argument(*option.flags, dest=key, choices=option.kind.split("|"), help=help_text)
             else:
-                kind = KINDS[option.kind]
-                group.add_argument(*option.flags, dest=key, type=kind, metavar=key.upper(), help=option.help)
+                metavar = option.flags[-1].lstrip("-").upper().replace("-", "_")
+                group.add_argument(*option.flags, dest=key, type=KINDS[option.kind], metavar=metavar, help=help_text)
 
 
 def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:
