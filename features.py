@@ -130,7 +130,7 @@ def classifier(folder: Path, described: dict, device: torch.device, load) -> Ext
 
     Args:
         described: what ``data.describe`` says of the data set.
-        load: gives a split's ``data.Dataset``; only called when the classifier is missing or its data has changed.
+        load: gives a split's ``data.Dataset``.
 
     Raises:
         UserError: the data set has no labels.
@@ -141,9 +141,9 @@ def classifier(folder: Path, described: dict, device: torch.device, load) -> Ext
     if train_set.labels is None:
         raise UserError(f"--features classifier: {name} has no labels to train one on; use --features inception")
     identity = fingerprint(train_set, test_set)
-    record = torch.load(path, map_location=device, weights_only=True) if path.is_file() else None
     classes = int(train_set.labels.max()) + 1
-    with torch.random.fork_rng():
+    with files.locked(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
+        record = torch.load(path, map_location=device, weights_only=True) if path.is_file() else None
         torch.manual_seed(0)
         network = Classifier(described["channels"], classes).to(device)
         if record is None or record["identity"] != identity:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import tempfile
@@ -27,6 +28,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Wait until no other process holds the lock ``path``, then hold it; yields its descriptor.
+
+    The system frees the lock when the last process that has the descriptor ends, whatever ends it: given to a child, it
+    is held for as long as the child lives.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream.fileno()
 
 
 def write_json(path: Path, content: object) -> None:

@@ -3,6 +3,8 @@
 The features come first and once (``features.py``); every metric of a model is computed from the same ones.
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -38,8 +40,10 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
     slightly negative. Subsets of 1,000 features, or of all where there are fewer.
     """
     size = min(SUBSET_SIZE, len(real), len(fake))
-    metric = KernelInceptionDistance(GivenFeatures(real.shape[1]), subsets=SUBSETS, subset_size=size).to(real.device)
-    metric.set_dtype(torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: they are small
+        metric = KernelInceptionDistance(GivenFeatures(real.shape[1]), subsets=SUBSETS, subset_size=size)
+    metric.to(real.device).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     with torch.random.fork_rng():
