@@ -87,7 +87,7 @@ def hash_of(content: dict) -> str:
 
 def configuration(record: dict, epochs: int) -> dict:
     """Everything that a training's result depends on: its checkpoint's record without the place of the data."""
-    images = {key: value for key, value in record["data"].items() if key != "path"}
+    images = {key: value for key, value in record["data"].items() if key != "path" and value not in (None, False)}
     return {"model": record["model"], "data": images, "training": record["training"], "epochs": epochs}
 
 
@@ -261,27 +261,34 @@ class Runner:
                 raise
 
     def run_group(self, group: Group, bar: tqdm) -> None:
-        missing = [task for task in group.tasks.values() if self.result(task) is None]
-        bar.update(len(group.tasks) - len(missing))
-        if not missing or self.stopping.is_set():
+        """Train, then evaluate what is missing; a failure is remembered and stops nothing else."""
+
+        def missing() -> list[Task]:
+            return [task for task in group.tasks.values() if self.result(task) is None]
+
+        bar.update(len(group.tasks) - len(missing()))
+        if not missing():
             return
-        # Scripts hold the lock as long as they live: if this process is killed, the next one waits for them.
-        with files.locked(self.folder / "locks" / group.name) as lock:
-            try:
-                if group.command:
+        try:
+            # Scripts hold the lock as long as they live: if this process is killed, the next one waits for them.
+            with files.locked(self.folder / "locks" / group.name, self.check) as lock:
+                tasks = missing()
+                if tasks and group.command:
                     self.train(group, lock)
-            except Failed as reason:
-                self.failures[group.name] = str(reason)
-                bar.update(len(missing))
-                return
-            for task in missing:
-                if self.stopping.is_set():
-                    return
-                try:
-                    self.evaluate(group, task, lock)
-                except Failed as reason:
-                    self.failures[task.key] = str(reason)
-                bar.update()
+                for task in tasks:
+                    try:
+                        self.evaluate(group, task, lock)
+                    except Failed as reason:
+                        self.failures[task.key] = str(reason)
+                    bar.update()
+        except Failed as reason:
+            self.failures[group.name] = str(reason)
+            bar.update(len(missing()))
+
+    def check(self) -> None:
+        """Raises Failed when this process is to end."""
+        if self.stopping.is_set():
+            raise Failed("interrupted")
 
     def train(self, group: Group, lock: int) -> None:
         if (group.dataset, hash_of(group.config)) in self.trained:
@@ -299,8 +306,9 @@ class Runner:
             command += ["--checkpoint", self.args.checkpoint]
         started = time.monotonic()
         self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
-        (path,) = work.rglob("*.json")
-        content = json.loads(path.read_text())
+        # An earlier call may have left the file of the same training under another name.
+        newest = max(work.rglob("*.json"), key=lambda file: file.stat().st_mtime)
+        content = json.loads(newest.read_text())
         row = content[-1] if isinstance(content, list) else content["runs"][-1]
         if task.expected and task.expected not in row["features"]:
             raise Failed(f"no {task.expected} features; give --inception-weights FILE or --features classifier")
@@ -314,6 +322,7 @@ class Runner:
 
     def call(self, command: list[str], name: str, lock: int) -> None:
         """A script in a process of its own, its output in logs/. Raises Failed."""
+        self.check()
         logs = self.folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         threads = str(max(1, (os.cpu_count() or 1) // self.args.jobs))
@@ -328,8 +337,7 @@ class Runner:
             err.seek(0)
             lines = [line for line in err.read().splitlines() if line.strip()]
         if status != 0:
-            if self.stopping.is_set():
-                raise Failed("interrupted")
+            self.check()
             reason = lines[-1] if lines else "it said nothing"
             if status < 0:
                 reason = f"killed by signal {-status} ({signal.Signals(-status).name})"
@@ -354,7 +362,7 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     computing_on = device.choose(args.gpu)
     config = group.config["model"]["config"]
     images = group.config["data"]
-    size = images["train_size"] or TRAINING_IMAGES.get(group.dataset)
+    size = images.get("train_size") or TRAINING_IMAGES.get(group.dataset)
     if size is None:
         size = len(data.load(group.dataset, "train", args.data_path or "./datasets", None, images["image_size"],
                              images["channels"], args.skip_corrupt))  # fmt: skip
