@@ -55,7 +55,7 @@ class Result:
     Attributes:
         dataset: that was used; None where the rows say.
         suffix: of FID's and KID's names, "" or "_cls".
-        budget: epochs, seeds, samples, accuracy of the classifier, and the command.
+        budget: epochs, seeds, samples, accuracy of the classifier, device and command.
     """
 
     table: Table
@@ -147,7 +147,7 @@ def about(result: Result) -> list[str]:
     lines = [
         f"Data: {result.dataset or 'as the rows say'}. Epochs of training: {budget['epochs']}. "
         f"Seeds: {', '.join(map(str, seeds))}{' (mean ± standard deviation)' if len(seeds) > 1 else ''}. "
-        f"{time.strftime('%Y-%m-%d')}. Command: `{budget['command']}`."
+        f"{budget['device']}, {time.strftime('%Y-%m-%d')}. Command: `{budget['command']}`."
     ]
     if any(column.startswith(("fid_", "kid_")) for column in result.table.columns):
         kind = "FID by the standard Inception features"

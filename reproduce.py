@@ -421,6 +421,7 @@ def duration(seconds: float) -> str:
 
 def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, report.Result]:
     """The tables' numbers: for each row and metric the values of all seeds, what failed, and where it comes from."""
+    computing_on = device.choose(args.gpu)
     results = {}
     for name, rows in plan.rows.items():
         dataset = dataset_of(args, TABLES[name])
@@ -450,6 +451,9 @@ def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, r
                 "fid_samples": args.fid_samples,
                 "classifier_accuracy": max(accuracies, default=None),
                 "command": command_line(name, args),
+                "device": torch.cuda.get_device_name()
+                if computing_on.type == "cuda"
+                else f"CPU, {os.cpu_count()} cores",
             },
         )
     return results

@@ -266,6 +266,7 @@ def lines_of(ranks, distances):
 
 def result_of(lines, dataset="mnist"):
     budget = {"epochs": 7, "seeds": [0], "fid_samples": 10, "classifier_accuracy": 0.99, "command": "python <this>"}
+    budget["device"] = "CPU"
     return report.Result(TABLES["depth"], dataset, "_cls", lines, budget)
 
 
