@@ -12,7 +12,6 @@ import sys
 import time
 
 import pytest
-from conftest import run_script
 
 import features
 import report
@@ -314,6 +313,6 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path):
     assert "://" not in text and "train &lt;b&gt;" in text
 
 
-def test_bad_input():
-    result = run_script("reproduce.py", "nothing")
-    assert result.status == 2 and "nothing" in result.err
+def test_an_unknown_table_is_refused(call):
+    result = call("reproduce.py", "nothing")
+    assert result.status == 2 and "nothing" in result.err and "depth" in result.err
