@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := demo
 FILES := --dataset shape --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/results
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $(DEMO)/checkpoint --resume \
-         --train-size 10000 --valid-size 1000 --epochs 10 --batch-size 8 --lr 1e-3
+         --train-size 16000 --valid-size 1000 --epochs 10 --batch-size 64 --lr 1e-3
 
 .PHONY: demo test lint clean
 
@@ -15,12 +15,12 @@ TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $
 # finds them done and only draws.
 demo: $(INSTALLED)
 	@mkdir -p $(DEMO)
-	$(TRAIN) -l 0 2> $(DEMO)/ae.log & ae=$$!; $(TRAIN) -l 4 && wait $$ae || { cat $(DEMO)/ae.log; exit 1; }
+	$(TRAIN) -l 0 2> $(DEMO)/ae.log & ae=$$!; $(TRAIN) -l 2 && wait $$ae || { cat $(DEMO)/ae.log; exit 1; }
 	@$(BIN)/python singular.py $(FILES) --model-name ae irmae
 	@$(BIN)/python generation.py $(FILES) --task pca --model-name irmae
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ SCALE = tabular.TOY_FEATURES
 RADOGAGA = {"name": "radogaga", "prior": "gmm", "lambda2": 1e4 * SCALE, "noise_width": 0.1, "estimation_dropout": 0.0}
 SETTINGS = {
     "radogaga-d": RADOGAGA | {"h": "d", "lambda1": 1e5 * SCALE},
-    "radogaga-log": RADOGAGA | {"h": "log", "lambda1": 1e3},
+    "radogaga-log": RADOGAGA | {"h": "log", "lambda1": 1e4},
     "dagmm": {"name": "dagmm"},
 }
 TITLES = {

@@ -163,6 +163,9 @@ MODELS = {
             "prior": Option(("--prior",), "factorized|gmm", "P(z): entropy bottleneck, or Gaussian mixture"),
             "noise_width": Option(("--noise-width",), "positive_float", "w, the noise ε is uniform on (−w/2, w/2)"),
             "components": Option(("--components",), "positive", "K, Gaussians of the prior gmm"),
+            "estimation_width": Option(
+                ("--estimation-width",), "positive", "hidden units of the network behind the prior gmm"
+            ),
             "estimation_dropout": Option(
                 ("--estimation-dropout",), "non_negative_float", "of the network behind the prior gmm"
             ),

@@ -78,7 +78,7 @@ class DAGMM(Autoencoder):
         }
 
     def sample_energy(self, x: Tensor) -> Tensor:
-        """−log of the density of the features of ``x``, nats ``(B,)``: high where the sample is unlike the training data."""
+        """−log of the density of the features of ``x``, nats ``(B,)``: high where unlike the training data."""
         z = self.encode(x)
         return self.prior(self.features(x, z, self.decode(z)))[0]
 

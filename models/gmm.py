@@ -31,7 +31,7 @@ class Mixture(NamedTuple):
     covariances: Tensor
 
     def cholesky(self) -> Tensor:
-        """``(K, D, D)`` lower L with Σ = L Lᵀ; NaN where there is none, so that the loss says that training diverged."""
+        """``(K, D, D)`` lower L with Σ = L Lᵀ; NaN where there is none, so that the loss shows it."""
         factors, failed = torch.linalg.cholesky_ex(self.covariances)
         return factors.masked_fill((failed > 0)[:, None, None], math.nan)
 

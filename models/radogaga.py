@@ -65,15 +65,18 @@ class RaDOGAGA(Autoencoder):
         channels: of the image, or the number of features.
         latent_dim: n.
         lambda1: λ1, weight of the reconstruction.
-        lambda2: λ2, weight of the effect of the noise; it sets the scale of the code.
+        lambda2: λ2, weight of the effect of the noise: how fine a difference in data space the code resolves.
         h: "d": h(D) = D. "log": h(D) = log(D + 0.001), which keeps its pull where the reconstruction is already good.
         distortion: "mse", or "ssim" for D = 1 − SSIM.
         prior: "factorized": an entropy bottleneck, and P is the probability of the interval of width w around z + ε.
             "gmm": a Gaussian mixture over z whose memberships are estimated by a network.
-        noise_width: w, in units of the code.
+        noise_width: w, the unit of the code: a times the width makes the same code, a times as large (the paper has
+            1). Training is quickest where a fresh network has that size already, w near sqrt(6 N / λ2) for N pixels or
+            features.
         components: K, of the prior "gmm". More than the data has find its modes more surely.
         estimation_dropout: of the network behind the prior "gmm", as in DAGMM. 0 finds the modes of data in few
             dimensions more surely (docs/density.md).
+        estimation_width: hidden units of that network. DAGMM's 10 keep a handful of components apart, not dozens.
     """
 
     def __init__(
@@ -81,14 +84,15 @@ class RaDOGAGA(Autoencoder):
         architecture: str,
         channels: int,
         latent_dim: int,
-        lambda1: float = 1e5,
-        lambda2: float = 1e4,
+        lambda1: float = 1e6,
+        lambda2: float = 1e5,
         h: str = "d",
         distortion: str = "mse",
         prior: str = "factorized",
-        noise_width: float = 1.0,
+        noise_width: float = 0.3,
         components: int = 3,
         estimation_dropout: float = 0.5,
+        estimation_width: int = 10,
     ):
         super().__init__()
         self.latent_dim = latent_dim
@@ -99,7 +103,7 @@ class RaDOGAGA(Autoencoder):
         if self.factorized:
             self.prior = EntropyBottleneck(latent_dim)
         else:
-            self.prior = MixtureEstimator(latent_dim, components, dropout=estimation_dropout)
+            self.prior = MixtureEstimator(latent_dim, components, estimation_width, estimation_dropout)
 
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.enc(x))
@@ -119,7 +123,7 @@ class RaDOGAGA(Autoencoder):
         decoded, decoded_noisy = self.decode(z), self.decode(noisy)
         reconstruction = self.distortion(decoded, x)
         noise_effect = self.distortion(decoded_noisy, decoded).mean()
-        rate = self.energy(noisy if self.factorized else z).mean()
+        rate = self.energy(noisy if self.factorized else z).mean().to(z.dtype)  # a mixture computes in float64
         penalty = reconstruction if self.h == "d" else torch.log(reconstruction + LOG_FLOOR)
         return {
             "loss": rate + self.lambda1 * penalty.mean() + self.lambda2 * noise_effect,

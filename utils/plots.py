@@ -145,6 +145,8 @@ def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[s
             r = pearson[name][f"{metric}-difference"]
             axis.set_title(f"{name}: r = {r:.4f}" if r is not None else f"{name}: constant", fontsize=9)
             axis.set_xlabel("inner product in latent space", fontsize=8)
+            axis.ticklabel_format(style="sci", scilimits=(0, 0))
+            axis.locator_params(axis="x", nbins=5)
             axis.set_ylabel({"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}[metric], fontsize=8)
         dimensions = np.arange(1, len(arrays["variance"]) + 1)
         row[-2].bar(dimensions, arrays["variance"], width=1.0)
