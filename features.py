@@ -168,6 +168,7 @@ def fingerprint(*datasets: data.Dataset) -> str:
     return digest.hexdigest()
 
 
+@torch.enable_grad()
 def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> None:
     """Train in place: Adam, one cycle of the learning rate, images shifted by up to two pixels."""
     per_epoch = -(-len(train_set) // BATCH_SIZE)
