@@ -30,7 +30,7 @@ SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
 SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
     parser.add_argument(
         "--preset",
@@ -64,10 +64,10 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
-    preset = parser.parse_args().preset
+    preset = parser.parse_args(arguments).preset
     if preset is not None:
         parser.set_defaults(**PRESETS[preset].flags)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def new_run(args: argparse.Namespace) -> dict:

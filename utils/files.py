@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -27,6 +29,27 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[int]:
+    """Wait until no other process holds the lock ``path``, then hold it; yields its descriptor.
+
+    ``waiting`` is called now and then until then, and may raise to give up.
+
+    The system frees the lock when the last process that has the descriptor ends, whatever ends it: given to a child, it
+    is held for as long as the child lives.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(0.2)
+        yield stream.fileno()
 
 
 def write_json(path: Path, content: object) -> None:

@@ -1,0 +1,200 @@
+"""Image features for FID and KID: the standard Inception network, or a classifier of the data set itself.
+
+Distances of Inception features are called FID and KID, those of classifier features FID_cls and KID_cls, everywhere:
+the two are not comparable.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import data
+from utils import files
+from utils.errors import UserError
+
+EPOCHS, LEAST_STEPS = 4, 400  # of the classifier: passes over the labelled images, more on a small data set
+BATCH_SIZE, LEARNING_RATE = 128, 3e-3
+WIDTHS, FEATURES = (16, 32, 64), 128
+
+
+class FeaturesUnavailable(Exception):
+    """The features cannot be had here and now: the metrics that need none are not affected."""
+
+
+@dataclass
+class Extractor:
+    """A network from images to features.
+
+    Attributes:
+        name: "inception" or "classifier".
+        suffix: of the metrics' names: "" or "_cls".
+        network: uint8 images ``(B, C, H, W)`` to features ``(B, F)``.
+        batch_size: images at a time.
+        test_accuracy: of the classifier.
+    """
+
+    name: str
+    suffix: str
+    network: nn.Module
+    batch_size: int
+    device: torch.device
+    test_accuracy: float | None = None
+
+    @torch.no_grad()
+    def of(self, batches: Iterable[Tensor], total: int, title: str) -> Tensor:
+        """Features ``(N, F)`` float32 of ``total`` images, given in batches of floats in [0, 1]."""
+        found = []
+        with tqdm(total=total, desc=f"{self.name} features, {title}", leave=False, disable=None) as bar:
+            for batch in batches:
+                # Through 8 bits, as images in files are: real and generated ones alike.
+                pixels = batch.to(self.device).clamp(0, 1).mul(255).round().byte()
+                found += [self.network(part) for part in pixels.split(self.batch_size)]
+                bar.update(len(batch))
+        return torch.cat(found)
+
+
+class Inception(nn.Module):
+    """The Inception network of the published FID (2048 features), as torchmetrics has it; resizes to 299 itself."""
+
+    def __init__(self, weights: Path | None):
+        super().__init__()
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        path = None if weights is None else str(weights)
+        self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.expand(-1, 3, -1, -1))  # grey is repeated to RGB
+
+
+def inception(weights: str | None, device: torch.device) -> Extractor:
+    """The standard features, from ``--inception-weights`` or downloaded once into PyTorch's cache.
+
+    Raises:
+        UserError: the file is not there or not that network's. FeaturesUnavailable: no download, or no torch-fidelity.
+    """
+    if weights is not None:
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(f"--inception-weights {path}: no such file; expected weights-inception-2015-12-05-*.pth")
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)  # the library would run any code in the file
+            network = Inception(path)
+        except Exception as error:  # a damaged file can fail anywhere
+            raise UserError(
+                f"--inception-weights {path}: not the weights of FID's Inception network ({type(error).__name__}); "
+                "expected weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
+            ) from error
+    else:
+        try:
+            network = Inception(None)
+        except ModuleNotFoundError as error:
+            raise FeaturesUnavailable(
+                "FID and KID are left out: they need torch-fidelity (pip install torch-fidelity)"
+            ) from error
+        except (URLError, OSError, RuntimeError) as error:
+            raise FeaturesUnavailable(
+                f"FID and KID are left out: the Inception weights cannot be downloaded ({error}); give the file with "
+                "--inception-weights, or use --features classifier"
+            ) from error
+    return Extractor("inception", "", network.to(device).eval(), 50, device)
+
+
+class Classifier(nn.Module):
+    """A small convolutional classifier, uint8 images ``(B, C, H, W)`` to its 128 last hidden activations."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = channels
+        for width in WIDTHS:
+            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+            inputs = width
+        layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * inputs, FEATURES), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images.float() / 127.5 - 1)
+
+
+def classifier(folder: Path, described: dict, device: torch.device, load) -> Extractor:
+    """Features of a classifier trained once on the labelled data set, then kept in ``folder``.
+
+    Args:
+        described: what ``data.describe`` says of the data set.
+        load: gives a split's ``data.Dataset``.
+
+    Raises:
+        UserError: the data set has no labels.
+    """
+    name = described["name"]
+    path = folder / f"{name}-{described['image_size']}x{described['channels']}.pt"
+    train_set, test_set = load("train"), load("test")
+    if train_set.labels is None:
+        raise UserError(f"--features classifier: {name} has no labels to train one on; use --features inception")
+    identity = fingerprint(train_set, test_set)
+    classes = int(train_set.labels.max()) + 1
+    with files.locked(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
+        record = torch.load(path, map_location=device, weights_only=True) if path.is_file() else None
+        torch.manual_seed(0)
+        network = Classifier(described["channels"], classes).to(device)
+        if record is None or record["identity"] != identity:
+            print(f"training the classifier of {name} whose features FID_cls compares: once, a few minutes on a CPU")
+            fit(network, train_set, device)
+            record = {"identity": identity, "test_accuracy": accuracy(network, test_set, device)}
+            record["weights"] = network.state_dict()
+            with files.replacing(path) as temporary:
+                torch.save(record, temporary)
+    network.load_state_dict(record["weights"])
+    print(f"features of a classifier with test accuracy {record['test_accuracy']:.4f}: {path}")
+    return Extractor("classifier", "_cls", network.eval(), 500, device, record["test_accuracy"])
+
+
+def fingerprint(*datasets: data.Dataset) -> str:
+    """Tells labelled data sets apart by their labels and some of their images."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        digest.update(dataset.labels.numpy().tobytes())
+        some = torch.linspace(0, len(dataset) - 1, min(16, len(dataset))).long()
+        digest.update(dataset.gather(some).mul(255).round().byte().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.enable_grad()
+def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> None:
+    """Train in place: Adam, one cycle of the learning rate, images shifted by up to two pixels."""
+    per_epoch = -(-len(train_set) // BATCH_SIZE)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // per_epoch))
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * per_epoch)
+    network.train()
+    with tqdm(total=epochs * per_epoch, desc="classifier", leave=False, disable=None) as bar:
+        for _ in range(epochs):
+            for index in torch.randperm(len(train_set)).split(BATCH_SIZE):
+                x = train_set.gather(index, device).mul(255)
+                shifts = torch.randint(-2, 3, (2,)).tolist()
+                logits = network.head(network(x.roll(shifts, (2, 3))))
+                loss = F.cross_entropy(logits, train_set.labels[index].to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+    network.eval()
+
+
+@torch.no_grad()
+def accuracy(network: Classifier, dataset: data.Dataset, device: torch.device) -> float:
+    hits = 0
+    for index in torch.arange(len(dataset)).split(500):
+        predicted = network.head(network(dataset.gather(index, device).mul(255))).argmax(1).cpu()
+        hits += int((predicted == dataset.labels[index]).sum())
+    return hits / len(dataset)

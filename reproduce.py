@@ -1,0 +1,492 @@
+#!/usr/bin/env python
+"""A published table, end to end: train what is missing, evaluate it, write Markdown, the figure and the numbers.
+
+python reproduce.py depth --gpu
+python reproduce.py depth variance --epochs 5 --seeds 3 --dry-run
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import data
+import models
+import report
+import train
+from tables import FULL_EPOCHS, TABLES, Cell, Row, Table
+from utils import checkpoint, cli, device, files, training
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parent
+LABELLED = ("mnist", "fashion-mnist", "digits", "shape")  # FID_cls unless --features says otherwise
+TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "digits": 1_437, "celeba": 162_770, "shape": 50_000}
+TIMED_STEPS = 3
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = cli.Parser(__doc__.splitlines()[0])
+    titles = "; ".join(f"{name}: {table.title}" for name, table in TABLES.items())
+    parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=f"{titles}; all: all")
+    group = cli.add_data(parser, data.DATASETS)
+    parser.set_defaults(dataset=None)
+    group = parser.add_argument_group("budget")
+    group.add_argument("--seeds", type=cli.positive, default=1, metavar="S", help="seeds, from --seed on: mean ± std")
+    group.add_argument(
+        "--epochs",
+        type=cli.positive,
+        default=FULL_EPOCHS,
+        metavar="E",
+        help="of training; what else trains is scaled by the same factor",
+    )
+    group.add_argument("--jobs", type=cli.positive, default=1, metavar="J", help="cells side by side")
+    group.add_argument("--dry-run", action="store_true", help="print what would be done, and an estimate of time")
+    group = cli.add_run(parser, batch_size=32)
+    group = parser.add_argument_group("metrics")
+    group.add_argument(
+        "--features",
+        choices=("inception", "classifier"),
+        help="of FID (default: classifier, hence FID_cls, where the data set has labels, else inception)",
+    )
+    group.add_argument("--inception-weights", metavar="FILE", help="of FID's network (default: downloaded)")
+    group.add_argument("--fid-samples", type=cli.positive, default=10_000, metavar="N", help="samples of each sampler")
+    group = parser.add_argument_group("files")
+    group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
+    group.add_argument(
+        "--save-path", default="./results", metavar="DIR", help="tables and figures go to DIR/reproduce/<table>"
+    )
+    group.add_argument("--html", metavar="FILE", help="also write all tables as one page that needs no network")
+    return parser.parse_args()
+
+
+def as_flags(flags: dict[str, object]) -> list[str]:
+    """``{"-l": 4, "--vae": True}`` as words of a command line."""
+    words: list[str] = []
+    for flag, value in flags.items():
+        values = [] if value is True else value if isinstance(value, list | tuple) else [value]
+        words += [flag, *map(str, values)]
+    return words
+
+
+def hash_of(content: dict) -> str:
+    """Ten letters that change with any value of a configuration."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def configuration(record: dict, epochs: int) -> dict:
+    """Everything that a training's result depends on: its checkpoint's record without the place of the data."""
+    images = {key: value for key, value in record["data"].items() if key != "path" and value not in (None, False)}
+    return {"model": record["model"], "data": images, "training": record["training"], "epochs": epochs}
+
+
+@dataclass
+class Task:
+    """A cell for one seed.
+
+    Attributes:
+        key: the hash of ``config``: where its result is kept.
+        config: everything that its metrics depend on.
+        command: the script and its flags, without ``--checkpoint``, ``--model-name`` and ``--save-path``.
+        rename: see ``tables.Cell``.
+        expected: the kind of features that must be there, "" where the script has none.
+    """
+
+    key: str
+    config: dict
+    command: list[str]
+    rename: dict[str, str]
+    expected: str = ""
+
+
+@dataclass
+class Group:
+    """A training, or none, and the tasks that need it: the unit that runs side by side with others."""
+
+    name: str
+    dataset: str = ""
+    config: dict | None = None
+    command: list[str] = field(default_factory=list)
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """All groups by name, and which tasks each row of each table needs."""
+
+    groups: dict[str, Group] = field(default_factory=dict)
+    rows: dict[str, list[tuple[Row, list[tuple[Group, Task]]]]] = field(default_factory=dict)
+
+
+def data_flags(args: argparse.Namespace, dataset: str) -> dict[str, object]:
+    flags: dict[str, object] = {"--dataset": dataset}
+    for flag in ("--data-path", "--image-size", "--channels", "--skip-corrupt"):
+        value = getattr(args, flag.removeprefix("--").replace("-", "_"))
+        if value not in (None, False):
+            flags[flag] = value
+    return flags
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What the tables need, each training and each evaluation once.
+
+    Raises:
+        UserError: a flag that a model of the table cannot have.
+    """
+    plan = Plan()
+    names = list(TABLES) if "all" in args.tables else list(dict.fromkeys(args.tables))
+    for name in names:
+        table = TABLES[name]
+        plan.rows[name] = []
+        for row in table.rows:
+            pairs = []
+            for seed in range(args.seed, args.seed + args.seeds):
+                base = plan_training(args, table, row, seed)
+                for cell in row.cells:
+                    task = plan_task(args, dataset_of(args, table), base, cell, seed)
+                    group = base or Group(task.key)
+                    group = plan.groups.setdefault(group.name, group)
+                    pairs.append((group, group.tasks.setdefault(task.key, task)))
+            plan.rows[name].append((row, pairs))
+    return plan
+
+
+def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
+    """The data set of a table's trainings; None where its rows say."""
+    return table.dataset and (args.dataset or table.dataset)
+
+
+def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -> Group | None:
+    """The training of a row, its configuration complete with every default; None where nothing is trained before."""
+    if row.train is None:
+        return None
+    dataset = dataset_of(args, table)
+    flags = row.train | (table.published_train if dataset == table.dataset else {})
+    flags = flags | {"--batch-size": args.batch_size, "--seed": seed} | ({"--gpu": True} if args.gpu else {})
+    words = as_flags(data_flags(args, dataset) | flags)
+    config = configuration(train.new_run(train.parse_arguments(words)), args.epochs)
+    name = f"{config['model']['name']}-{hash_of(config)}"
+    return Group(name, dataset, config, ["train.py", *words, "--epochs", str(args.epochs)])
+
+
+def plan_task(args: argparse.Namespace, dataset: str | None, base: Group | None, cell: Cell, seed: int) -> Task:
+    flags = cell.flags | {"--seed": seed}
+    expected = ""
+    if cell.epochs is not None:
+        flags["--epochs"] = max(1, round(cell.epochs * args.epochs / FULL_EPOCHS))
+    if cell.script == "evaluate.py":
+        expected = features_of(args, dataset)
+        flags |= {"--features": expected, "--fid-samples": args.fid_samples}
+    if dataset is not None and base is None:  # nothing trained before: the data set alone says what is computed
+        flags |= {"--dataset": dataset}
+    config = {"script": cell.script, "flags": flags, "training": base and base.config}
+    place = data_flags(args, dataset) if dataset is not None else {}
+    if dataset is None and cell.script == "anomaly.py" and args.data_path is not None:
+        place["--data-path"] = args.data_path
+    if expected == "inception" and args.inception_weights is not None:
+        place["--inception-weights"] = args.inception_weights
+    if args.gpu:
+        place["--gpu"] = True
+    return Task(hash_of(config), config, [cell.script, *as_flags(place | flags)], cell.rename, expected)
+
+
+def features_of(args: argparse.Namespace, dataset: str) -> str:
+    return args.features or ("classifier" if dataset in LABELLED else "inception")
+
+
+class Failed(Exception):
+    """A script ended with another status than 0; the message is its last line on standard error."""
+
+
+class Runner:
+    """Runs groups, several side by side; keeps each result in a file of its own as soon as it is there."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.folder = Path(args.save_path) / "reproduce"
+        self.children: set[subprocess.Popen] = set()
+        self.stopping = threading.Event()
+        self.failures: dict[str, str] = {}  # by task key or, where the training failed, by group name
+        self.trained = trained_elsewhere(Path(args.checkpoint))
+
+    def result(self, task: Task) -> dict | None:
+        """The metrics of a finished task. A damaged file counts as none."""
+        try:
+            return json.loads((self.folder / "cells" / f"{task.key}.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def checkpoint_name(self, group: Group) -> str:
+        """Of the group's own checkpoint, or of one with the same configuration that train.py made before."""
+        return self.trained.get((group.dataset, hash_of(group.config)), group.name)
+
+    def finished_epochs(self, group: Group) -> int:
+        """Epochs of the group's training that its checkpoint holds."""
+        if (group.dataset, hash_of(group.config)) in self.trained:
+            return group.config["epochs"]
+        path = checkpoint.path_of(self.args.checkpoint, group.dataset, group.name)
+        try:
+            return checkpoint.load(path)["epoch"]
+        except UserError:
+            return 0
+
+    def run_all(self, groups: list[Group]) -> None:
+        """Run every group. A signal that ends this process asks the scripts to end too; what they had is kept."""
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        with (
+            ThreadPoolExecutor(self.args.jobs) as pool,
+            tqdm(total=sum(len(group.tasks) for group in groups), desc="cells", disable=None) as bar,
+        ):
+            try:
+                futures = [pool.submit(self.run_group, group, bar) for group in groups]
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self.stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in list(self.children):
+                    child.terminate()
+                print("interrupted: the same command goes on where it was", file=sys.stderr)
+                raise
+
+    def run_group(self, group: Group, bar: tqdm) -> None:
+        """Train, then evaluate what is missing; a failure is remembered and stops nothing else."""
+
+        def missing() -> list[Task]:
+            return [task for task in group.tasks.values() if self.result(task) is None]
+
+        bar.update(len(group.tasks) - len(missing()))
+        if not missing():
+            return
+        try:
+            # Scripts hold the lock as long as they live: if this process is killed, the next one waits for them.
+            with files.locked(self.folder / "locks" / group.name, self.check) as lock:
+                tasks = missing()
+                if tasks and group.command:
+                    self.train(group, lock)
+                for task in tasks:
+                    try:
+                        self.evaluate(group, task, lock)
+                    except Failed as reason:
+                        self.failures[task.key] = str(reason)
+                    bar.update()
+        except Failed as reason:
+            self.failures[group.name] = str(reason)
+            bar.update(len(missing()))
+
+    def check(self) -> None:
+        """Raises Failed when this process is to end."""
+        if self.stopping.is_set():
+            raise Failed("interrupted")
+
+    def train(self, group: Group, lock: int) -> None:
+        if (group.dataset, hash_of(group.config)) in self.trained:
+            return
+        command = [*group.command, "--model-name", group.name, "--checkpoint", self.args.checkpoint]
+        path = checkpoint.path_of(self.args.checkpoint, group.dataset, group.name)
+        self.call([*command, "--resume"] if path.exists() else command, group.name, lock)
+
+    def evaluate(self, group: Group, task: Task, lock: int) -> None:
+        work = self.folder / "work" / task.key
+        command = [*task.command, "--save-path", str(work)]
+        if group.command:
+            command += ["--model-name", self.checkpoint_name(group)]
+        if task.command[0] in ("evaluate.py", "classification.py"):
+            command += ["--checkpoint", self.args.checkpoint]
+        started = time.monotonic()
+        self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
+        # An earlier call may have left the file of the same training under another name.
+        newest = max(work.rglob("*.json"), key=lambda file: file.stat().st_mtime)
+        content = json.loads(newest.read_text())
+        row = content[-1] if isinstance(content, list) else content["runs"][-1]
+        if task.expected and task.expected not in row["features"]:
+            raise Failed(f"no {task.expected} features; give --inception-weights FILE or --features classifier")
+        metrics = {
+            task.rename.get(key, key): value
+            for key, value in row.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        result = {"config": task.config, "command": command, "seconds": time.monotonic() - started, "metrics": metrics}
+        files.write_json(self.folder / "cells" / f"{task.key}.json", result)
+
+    def call(self, command: list[str], name: str, lock: int) -> None:
+        """A script in a process of its own, its output in logs/. Raises Failed."""
+        self.check()
+        logs = self.folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        threads = str(max(1, (os.cpu_count() or 1) // self.args.jobs))
+        environment = {"OMP_NUM_THREADS": threads} | os.environ
+        tqdm.write(f"{' '.join(command)}  (log: {logs / name}.log)")
+        words = [sys.executable, str(ROOT / command[0]), *command[1:]]
+        with open(logs / f"{name}.log", "a") as out, open(logs / f"{name}.err", "w+") as err:
+            with subprocess.Popen(words, stdout=out, stderr=err, env=environment, pass_fds=[lock]) as child:
+                self.children.add(child)
+                status = child.wait()
+            self.children.discard(child)
+            err.seek(0)
+            lines = [line for line in err.read().splitlines() if line.strip()]
+        if status != 0:
+            self.check()
+            reason = lines[-1] if lines else "it said nothing"
+            if status < 0:
+                reason = f"killed by signal {-status} ({signal.Signals(-status).name})"
+            tqdm.write(f"failed: {name}: {reason}")
+            raise Failed(f"{reason} (status {status})")
+
+
+def trained_elsewhere(folder: Path) -> dict[tuple[str, str], str]:
+    """Names of finished checkpoints by data set and hash of their configuration, whoever trained them."""
+    found = {}
+    for dataset in data.DATASETS:
+        for name in checkpoint.available(folder / dataset):
+            with contextlib.suppress(UserError):
+                record = checkpoint.load(folder / dataset / name)
+                if "training" in record and record["step"] == 0:
+                    found[dataset, hash_of(configuration(record, record["epoch"]))] = name
+    return found
+
+
+def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
+    """Seconds that the remaining epochs take, from a few steps on random images."""
+    computing_on = device.choose(args.gpu)
+    config = group.config["model"]["config"]
+    images = group.config["data"]
+    size = images.get("train_size") or TRAINING_IMAGES.get(group.dataset)
+    if size is None:
+        size = len(data.load(group.dataset, "train", args.data_path or "./datasets", None, images["image_size"],
+                             images["channels"], args.skip_corrupt))  # fmt: skip
+    model = models.build(group.config["model"]["name"], **config).to(computing_on)
+    optimizer = training.make_optimizer(model, 1e-4)
+    shape = (args.batch_size, images["channels"], images["image_size"], images["image_size"])
+    x = torch.rand(shape, device=computing_on)
+
+    def run(steps: int) -> float:
+        started = time.monotonic()
+        for totals in training.train_steps(model, [x] * steps, optimizer, training.Totals()):
+            totals.means()  # waits for the device
+        return time.monotonic() - started
+
+    run(1)
+    return run(TIMED_STEPS) / TIMED_STEPS * -(-size // args.batch_size) * remaining
+
+
+def describe_plan(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
+    """The plan, one line for each training and what is evaluated of it, and how long it may take."""
+    total, tasks = 0.0, 0
+    known = [json.loads(file.read_text())["seconds"] for file in (runner.folder / "cells").glob("*.json")]
+    rates: dict[str, float] = {}  # seconds of an epoch by model: timed once
+    for group in plan.groups.values():
+        missing = sum(runner.result(task) is None for task in group.tasks.values())
+        tasks += missing
+        text = "" if not group.command else "trained"
+        if group.command and missing and (remaining := args.epochs - runner.finished_epochs(group)) > 0:
+            kind = hash_of(group.config["model"] | group.config["data"])
+            if kind not in rates:
+                rates[kind] = estimate(group, args, 1)
+            total += rates[kind] * remaining
+            text = f"train {remaining} epochs, {duration(rates[kind] * remaining)}"
+        scripts = ", ".join(" ".join(task.command) for task in group.tasks.values()) if not group.command else ""
+        print(f"{group.name}  {text or scripts}  {len(group.tasks) - missing} of {len(group.tasks)} cells done")
+        if group.command:
+            print(f"    {' '.join(group.command)}")
+    evaluation = (
+        f"{duration(tasks * sum(known) / len(known))} at the pace of earlier ones" if known else "not timed yet"
+    )
+    print(
+        f"{len(plan.groups)} groups, {tasks} cells to do; training {duration(total / args.jobs)} with --jobs "
+        f"{args.jobs}; evaluation {evaluation}"
+    )
+
+
+def duration(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds > 5400
+        else f"{seconds / 60:.1f} min"
+        if seconds > 90
+        else f"{seconds:.0f} s"
+    )
+
+
+def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, report.Result]:
+    """The tables' numbers: for each row and metric the values of all seeds, what failed, and where it comes from."""
+    computing_on = device.choose(args.gpu)
+    results = {}
+    for name, rows in plan.rows.items():
+        dataset = dataset_of(args, TABLES[name])
+        suffix = "_cls" if dataset is not None and features_of(args, dataset) == "classifier" else ""
+        lines, accuracies = [], set()
+        for row, pairs in rows:
+            line = report.Line(row)
+            for group, task in pairs:
+                found = runner.result(task)
+                if found is None:
+                    line.failures.append(runner.failures.get(task.key) or runner.failures.get(group.name, "not run"))
+                    continue
+                line.configurations.append({"command": " ".join(found["command"])} | found["config"])
+                for key, value in found["metrics"].items():
+                    line.values.setdefault(key, []).append(value)
+                if suffix:
+                    accuracies |= {found["metrics"].get("classifier_accuracy")} - {None}
+            lines.append(line)
+        results[name] = report.Result(
+            TABLES[name],
+            dataset,
+            suffix,
+            lines,
+            {
+                "epochs": args.epochs,
+                "seeds": list(range(args.seed, args.seed + args.seeds)),
+                "fid_samples": args.fid_samples,
+                "classifier_accuracy": max(accuracies, default=None),
+                "command": command_line(name, args),
+                "device": torch.cuda.get_device_name()
+                if computing_on.type == "cuda"
+                else f"CPU, {os.cpu_count()} cores",
+            },
+        )
+    return results
+
+
+def command_line(name: str, args: argparse.Namespace) -> str:
+    """The command that makes this table again, without the places of files."""
+    words = {"--epochs": args.epochs, "--seeds": args.seeds}
+    words |= {"--dataset": args.dataset} if args.dataset else {}
+    words |= {"--features": args.features} if args.features else {}
+    words |= {"--gpu": True} if args.gpu else {}
+    return " ".join(["python reproduce.py", name, *as_flags(words)])
+
+
+def main() -> None:
+    args = parse_arguments()
+    plan = make_plan(args)
+    runner = Runner(args)
+    if args.dry_run:
+        describe_plan(plan, runner, args)
+        return
+    runner.run_all(list(plan.groups.values()))
+    results = collect(plan, runner, args)
+    for name, result in results.items():
+        report.write(runner.folder, name, result)
+        print("\n".join(report.markdown(result)))
+    if args.html:
+        report.write_html(Path(args.html), results, runner.folder)
+        print(f"report: {args.html}")
+    failed = sum(len(line.failures) for result in results.values() for line in result.lines)
+    print(f"{', '.join(results)}: {runner.folder}" + (f"; {failed} cells FAILED, see the tables" if failed else ""))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,56 @@
+"""Distances between sets of features and between images, in float64, from torchmetrics.
+
+The features come first and once (``features.py``); every metric of a model is computed from the same ones.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+SUBSETS, SUBSET_SIZE = 100, 1000  # of KID (Bińkowski et al. 2018, arXiv 1801.01401, section 4)
+
+
+class GivenFeatures(nn.Identity):
+    """Stands where torchmetrics expects its network: what it is given are features already."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+
+def frechet_distance(real: Tensor, fake: Tensor) -> float:
+    """|μ1 − μ2|² + tr(Σ1 + Σ2 − 2 (Σ1 Σ2)^½) of two sets of features ``(N, F)``, ``(M, F)``, N, M ≥ 2.
+
+    With Inception features this is FID (Heusel et al. 2017, arXiv 1706.08500, equation 6).
+    """
+    metric = FrechetInceptionDistance(GivenFeatures(real.shape[1])).to(real.device).set_dtype(torch.float64)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    return max(float(metric.compute()), 0.0)  # rounding takes the distance of a set to itself a little below
+
+
+def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
+    """Squared maximum mean discrepancy of features ``(N, F)``, ``(M, F)`` under (x·y / F + 1)³, averaged over subsets.
+
+    With Inception features this is KID (Bińkowski et al. 2018, arXiv 1801.01401). Unbiased, so that it may come out
+    slightly negative. Subsets of 1,000 features, or of all where there are fewer.
+    """
+    size = min(SUBSET_SIZE, len(real), len(fake))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: they are small
+        metric = KernelInceptionDistance(GivenFeatures(real.shape[1]), subsets=SUBSETS, subset_size=size)
+    metric.to(real.device).set_dtype(torch.float64)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return float(metric.compute()[0])
+
+
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM of each pair of images ``(B, C, H, W)`` in [0, 1], ``(B,)`` (Wang et al. 2004; Gaussian window, σ = 1.5)."""
+    return structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
