@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-KERNELS = ("imq", "rbf")
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
