@@ -189,7 +189,7 @@ def plan_task(args: argparse.Namespace, dataset: str | None, base: Group | None,
     flags = cell.flags | {"--seed": seed}
     expected = ""
     if cell.epochs is not None:
-        flags["--epochs"] = max(1, round(cell.epochs * args.epochs / FULL_EPOCHS))
+        flags["--epochs"] = max(cell.least_epochs, round(cell.epochs * args.epochs / FULL_EPOCHS))
     if cell.script == "evaluate.py":
         expected = features_of(args, dataset)
         flags |= {"--features": expected, "--fid-samples": args.fid_samples}
