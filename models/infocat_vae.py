@@ -4,39 +4,17 @@ Source: Pineau & Lelarge 2018, "InfoCatVAE: Representation Learning with Categor
 arXiv 1806.08240.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Autoencoder, full_precision
+from models.deform import deform
 from models.networks import build_networks
 from utils.errors import UserError
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
 GENERATED = 10  # images of each class in a step, as in the released code
-# The deformations that classes are to withstand, each uniform up to so much in either direction.
-ROTATION = 20.0  # degrees
-SCALING, SHEAR = 0.15, 0.3
-TRANSLATION = 1 / 16  # of the image's height and width
-
-
-def deform(x: Tensor) -> Tensor:
-    """Images ``(B, C, H, W)``, each under a random affine map of its own: what writes the same digit differently."""
-
-    def draw(most: float) -> Tensor:
-        return most * (2 * torch.rand(len(x), device=x.device, dtype=x.dtype) - 1)
-
-    angle = draw(math.radians(ROTATION))
-    cos, sin, shear = angle.cos(), angle.sin(), draw(SHEAR)
-    wide, high = 1 + draw(SCALING), 1 + draw(SCALING)
-    rows = (  # rotation · shear · scaling, and the translation in units of half an image
-        torch.stack([cos * wide, (cos * shear - sin) * high, draw(2 * TRANSLATION)], dim=1),
-        torch.stack([sin * wide, (sin * shear + cos) * high, draw(2 * TRANSLATION)], dim=1),
-    )
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)
 
 
 class CatVAE(Autoencoder):
@@ -135,7 +113,7 @@ class CatVAE(Autoencoder):
             losses["balance"] = torch.special.entr(mean_a).sum().neg()
             loss = loss + self.balance_weight * losses["balance"]
         if self.smooth_weight:
-            # Self-augmented training (Hu et al. 2017, arXiv 1702.08720, section 3.1): the image's classes are the target.
+            # Self-augmented training (Hu et al. 2017, arXiv 1702.08720): the image's own classes are the target.
             log_deformed, _ = self.heads(deform(x))
             losses["smoothness"] = F.kl_div(log_deformed, a.detach(), reduction="batchmean")
             loss = loss + self.smooth_weight * losses["smoothness"]

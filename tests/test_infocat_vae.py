@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from models import infocat_vae
+from models.deform import deform
 from utils import training
 from utils.errors import UserError
 
@@ -188,7 +188,7 @@ def test_deformations_are_the_affine_maps_that_they_say(monkeypatch):
     x = torch.zeros(2, 1, size, size, dtype=torch.float64)
     x[torch.arange(2), 0, rows, columns] = 1.0
     monkeypatch.setattr(torch, "rand", lambda *shape, **kind: torch.full(shape, 1.0, **kind))  # the extreme of each
-    y = infocat_vae.deform(x)[:, 0]
+    y = deform(x)[:, 0]
     angle = math.radians(20)
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = rotation @ np.array([[1, 0.3], [0, 1]]) @ np.diag([1.15, 1.15])
@@ -207,7 +207,7 @@ def test_smoothness_is_the_divergence_of_the_deformed_images_classes():
     losses = model.losses(x)
     torch.manual_seed(4)
     torch.randn(5, K * DELTA, dtype=torch.float64)  # the posterior's draw comes first
-    a, b = model.classify(x).detach(), model.classify(infocat_vae.deform(x)).detach()
+    a, b = model.classify(x).detach(), model.classify(deform(x)).detach()
     assert float(losses["smoothness"].detach()) == pytest.approx(float((a * (a / b).log()).sum(dim=1).mean()), rel=1e-9)
     others = losses["reconstruction"] + losses["kl"] + losses["negative_entropy"]
     torch.testing.assert_close(losses["loss"], others + 3 * losses["smoothness"])
