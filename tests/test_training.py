@@ -51,7 +51,7 @@ def test_adam_takes_the_published_step():
 def test_validation_draws_the_same_noise_and_leaves_training_alone():
     torch.manual_seed(0)
     model = models.build("vae", architecture="mlp:4", channels=6, latent_dim=2)
-    batches = [torch.rand(8, 6)]
+    batches = [(torch.rand(8, 6), 8)]
     state = torch.get_rng_state()
     assert training.evaluate(model, batches) == training.evaluate(model, batches)
     assert torch.equal(state, torch.get_rng_state())
