@@ -181,6 +181,7 @@ class Run:
         own = [{key: group[key] for key in ("lr", "capturable")} for group in self.optimizer.param_groups]
         self.model.load_state_dict(self.record["weights"])
         self.optimizer.load_state_dict(self.record["optimizer"])
+        device.match_layout(self.optimizer)
         for group, values in zip(self.optimizer.param_groups, own, strict=True):
             group.update(values)
         torch.set_rng_state(self.record["random"]["cpu"])
@@ -326,7 +327,7 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
 
     device.set_precision(args.precision)
     torch.manual_seed(args.seed)
-    model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
+    model = device.prepare(models.build(record["model"]["name"], **record["model"]["config"]), computing_on)
     optimizer = training.make_optimizer(model, args.lr)
     step = training.Step(model, optimizer, args.precision, train_set.prepare, args.eager)
     run = Run(path, record, model, optimizer, computing_on, step)
