@@ -69,7 +69,7 @@ class ShapeDataset:
         return self  # the factors are copied once a pass
 
     def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        return render(self.factors[index].to(device))
+        return render(self.factors[index.to(self.factors.device)].to(device))
 
     def prepare(self, rows: Tensor) -> Tensor:
         return render(rows)

@@ -83,16 +83,17 @@ def leave_at_once(message: str) -> NoReturn:
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """Rank 0 goes through the block before the others: it decodes a data set, they find it decoded."""
-    if world() > 1 and rank() > 0:
+    if rank() > 0:
         wait()
     yield
-    if world() > 1 and rank() == 0:
+    if rank() == 0:
         wait()
 
 
 def wait() -> None:
     """Until all processes are here."""
-    dist.all_reduce(torch.zeros(()))  # on the CPU, hence by gloo: a barrier would choose NCCL
+    if world() > 1:
+        dist.all_reduce(torch.zeros(()))  # on the CPU, hence by gloo: a barrier would choose NCCL
 
 
 def bounds(total: int) -> tuple[int, int]:
