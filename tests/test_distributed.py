@@ -117,6 +117,7 @@ def test_parts_draw_what_the_whole_batch_would(monkeypatch):
     torch.manual_seed(0)
     expected, state = draw(x, wide), torch.get_rng_state()
     monkeypatch.setattr(distributed, "world", lambda: 2)
+    states = []
     for rank in range(2):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         part = distributed.part(5)
@@ -127,4 +128,8 @@ def test_parts_draw_what_the_whole_batch_would(monkeypatch):
             assert torch.equal(values, whole[part])
         assert torch.equal(found[3], expected[3])
         assert torch.equal(torch.get_rng_state(), state)
+        with distributed.draws(5):
+            assert dropout(torch.ones(3, 2)).shape == (3, 2)  # by chance as long as one of the parts
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
     assert not torch.equal(F.dropout(x, 0.5), x)

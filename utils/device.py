@@ -30,6 +30,7 @@ def choose(gpu: bool) -> torch.device:
                 "lower --nproc_per_node"
             )
         torch.cuda.set_device(number)
+        set_precision("fp32")
         return torch.device("cuda", number) if distributed.launched() else torch.device("cuda")
     if gpu and distributed.local_rank() == 0:
         print("warning: --gpu: no CUDA device found, using the CPU", file=sys.stderr)

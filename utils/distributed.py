@@ -122,22 +122,26 @@ class WholeBatchDraws(TorchFunctionMode):
 
     Every process has the same random state. What has one row per image is drawn for the whole batch, and the rows of
     the part are taken: random numbers are the same for any number of processes, and the states stay equal. A draw of
-    another length (samples of a prior that do not belong to an image) is the same everywhere already.
+    another length (samples of a prior that do not belong to an image) is the same everywhere already; one that has by
+    chance the length of a part is drawn for the whole batch in all processes too.
     """
 
     def __init__(self, total: int):
         super().__init__()
         self.total, self.part = total, part(total)
-        self.length = self.part.stop - self.part.start
+        self.lengths = {max(1, total // world()), -(-total // world())}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function in (torch.randn_like, torch.rand_like, F.dropout) and args[0].shape[:1] == (self.length,):
-            whole = self.widened(args[0])
-            if function is F.dropout:
-                return args[0] * F.dropout(whole.fill_(1), *args[1:], **kwargs)[self.part]
-            return function(whole, *args[1:], **kwargs)[self.part]
-        return function(*args, **kwargs)
+        if function not in (torch.randn_like, torch.rand_like, F.dropout) or args[0].dim() == 0:
+            return function(*args, **kwargs)
+        rows, length = args[0], len(args[0])
+        if length not in self.lengths:
+            return function(*args, **kwargs)
+        own = self.part if length == self.part.stop - self.part.start else slice(0, length)
+        if function is F.dropout:
+            return rows * F.dropout(self.widened(rows).fill_(1), *args[1:], **kwargs)[own]
+        return function(self.widened(rows), *args[1:], **kwargs)[own]
 
     def widened(self, rows: Tensor) -> Tensor:
         """An empty tensor like ``rows`` for the whole batch, of the same memory format: draws follow the memory."""

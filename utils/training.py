@@ -65,7 +65,7 @@ class Step:
     """One optimiser step: images, losses, gradients, Adam.
 
     On a CUDA device the whole step is captured as a CUDA graph at the first batch and replayed for each batch of the
-    same size: one launch instead of hundreds. A smaller last batch runs as Python says, as everything does if
+    same size: one launch instead of hundreds. A smaller last batch runs operation by operation, as everything does if
     ``eager``. On a CPU a "replay" runs the same code on the same static input, so that only the capture itself needs a
     GPU to be tested.
 
@@ -86,8 +86,7 @@ class Step:
         self.precision, self.prepare = precision, prepare
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
-        # Untested: a graph that holds NCCL's part, whose watchdog is another thread of the device.
-        self.eager = eager or (self.device.type == "cuda" and distributed.world() > 1)
+        self.eager = eager
         self.replay: Callable[[], Tensor] | None = None
         self.static: Tensor | None = None  # the replay's input
         self.total = 0  # images of the whole batch that it is for
@@ -98,7 +97,7 @@ class Step:
 
         The vector is overwritten by the next step.
         """
-        if not self.eager and self.replay is None:
+        if not self.eager and total > self.total:  # or again, where the first batch was a last, smaller one
             self.capture(rows, total)
         if self.replay is None or total != self.total or rows.shape != self.static.shape:
             return self.run(rows.to(self.device, non_blocking=True), total)
@@ -129,6 +128,8 @@ class Step:
             self.replay = lambda: self.run(self.static, total)
             return
         try:
+            if distributed.world() > 1:
+                raise RuntimeError("several processes exchange gradients in them")  # NCCL in a graph: untested
             with undone(self.model, self.optimizer):
                 self.replay = cuda_graph(lambda: self.run(self.static, total))
         except RuntimeError as error:
