@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from conftest import ENVIRONMENT, ROOT
 from torch import nn
 
+import models
 from utils import checkpoint, distributed
 
 FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--lr", 1e-4, "--train-size", 321, "--valid-size", 41)
@@ -133,3 +134,53 @@ def test_parts_draw_what_the_whole_batch_would(monkeypatch):
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
     assert not torch.equal(F.dropout(x, 0.5), x)
+
+
+# Where the loss is a mean over images, the parts add up to the whole; in the others terms see only their own part.
+EXACT = {
+    "irmae": ("irmae", {}),
+    "vae": ("vae", {}),
+    "beta-vae": ("beta-vae", {}),
+    "wae-gan": ("wae-gan", {"noise": "gaussian"}),
+    "rae-l2": ("rae", {}),
+    "rae-gp": ("rae", {"penalty": "gp"}),
+    "rae-sn": ("rae", {"penalty": "sn"}),
+    "radogaga": ("radogaga", {}),
+    "infocat-vae": ("infocat-vae", {"smooth_weight": 1.0}),
+}
+OF_PARTS = {
+    "wae-mmd": ("wae-mmd", {}),
+    "radogaga-gmm": ("radogaga", {"prior": "gmm", "estimation_dropout": 0.0}),
+    "dagmm": ("dagmm", {}),
+    "infocat-balance": ("infocat-vae", {"balance_weight": 10.0}),
+    "batch-norm": ("ae", {"architecture": "wae-32"}),
+}
+
+
+@pytest.mark.parametrize("case", [*EXACT, *OF_PARTS])
+def test_weighted_gradients_of_uneven_parts_are_those_of_the_batch(monkeypatch, case):
+    name, options = (EXACT | OF_PARTS)[case]
+    sizes = {"architecture": "image-mlp-32", "channels": 1, "latent_dim": 20}
+    torch.manual_seed(0)
+    model = models.build(name, **sizes | options).train()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    x = torch.rand(5, 1, 32, 32)
+
+    def gradients(weight: float, rows: torch.Tensor) -> list[torch.Tensor]:
+        model.load_state_dict(state)  # a spectral norm changes its buffers
+        model.zero_grad()
+        torch.manual_seed(1)
+        with distributed.draws(5):
+            loss = model.losses(rows)["loss"]
+        (loss * weight).backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    whole = gradients(1.0, x)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    total = [torch.zeros_like(gradient) for gradient in whole]
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        torch._foreach_add_(total, gradients(distributed.count(5) / 5, x[distributed.part(5)]))
+    largest = max(gradient.abs().max() for gradient in whole)
+    distance = max((a - b).abs().max() for a, b in zip(total, whole, strict=True)) / largest
+    assert (distance < 1e-5) == (case in EXACT), distance
