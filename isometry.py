@@ -17,7 +17,6 @@ from utils import cli, files, geometry, latents, plots
 from utils.errors import UserError
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, in so many steps
-REACH = 2.0  # standard deviations that a traverse walks to either side, as published
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,18 +67,12 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
     arrays = geometry.inner_products(decode, chosen, args.delta, generator, args.batch_size)
     correlation = {key: geometry.pearson(arrays["latent"], values) for key, values in arrays.items() if key != "latent"}
 
-    deviation, mean = torch.std_mean(codes.double(), dim=0)
-    order = deviation.argsort(descending=True)
-    arrays["variance"] = deviation[order].square().numpy()
+    walked, order = latents.traverse(codes, TRAVERSED, TRAVERSED)
+    arrays["variance"] = codes.double().var(dim=0)[order].numpy()
     along = geometry.metric_along_dimensions(decode, chosen[: args.metric_codes], args.delta, args.batch_size)
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
 
-    steps = torch.linspace(-REACH, REACH, TRAVERSED, dtype=torch.float64)
-    walked = mean.repeat(min(TRAVERSED, len(mean)), TRAVERSED, 1)
-    for row, dimension in enumerate(order[:TRAVERSED]):
-        walked[row, :, dimension] += steps * deviation[dimension]
-    images = latents.decode(experiment.model, walked.flatten(0, 1), args.batch_size, experiment.device)
-
+    images = latents.decode(experiment.model, walked, args.batch_size, experiment.device)
     exact = arrays["metric:mse-jacobian"]
     numbers = {
         "images": len(codes),

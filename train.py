@@ -164,6 +164,7 @@ class Run:
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.model.load_state_dict(self.record["weights"])
         self.optimizer.load_state_dict(self.record["optimizer"])
+        device.match_layout(self.optimizer)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         torch.set_rng_state(self.record["random"]["cpu"])
@@ -281,7 +282,7 @@ def main() -> None:
 
     computing_on = device.choose(args.gpu)
     torch.manual_seed(args.seed)
-    model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
+    model = device.prepare(models.build(record["model"]["name"], **record["model"]["config"]), computing_on)
     run = Run(path, record, model, training.make_optimizer(model, args.lr), computing_on)
     if resuming:
         run.restore()

@@ -116,6 +116,30 @@ def test_keys_follow_the_configuration():
         assert not base & keys(*change), change
 
 
+def test_the_command_below_a_table_asks_for_the_same_cells(monkeypatch):
+    def plan_of(words):
+        monkeypatch.setattr(sys, "argv", words)
+        args = reproduce.parse_arguments()
+        return reproduce.command_line("depth", args), set(reproduce.make_plan(args).groups)
+
+    words = [
+        "depth",
+        "--epochs",
+        "3",
+        "--seed",
+        "5",
+        "--batch-size",
+        "64",
+        "--precision",
+        "bf16",
+        "--dataset",
+        "digits",
+    ]
+    line, groups = plan_of(["reproduce.py", *words])
+    assert plan_of(line.split()[1:]) == (line, groups)
+    assert not groups & plan_of(["reproduce.py", *words[:7], *words[9:]])[1], "another precision is another cell"
+
+
 def test_published_numbers_belong_to_rows():
     for table in TABLES.values():
         labels = {row.label for row in table.rows}
@@ -267,7 +291,7 @@ def lines_of(ranks, distances):
 
 def result_of(lines, dataset="mnist"):
     budget = {"epochs": 7, "seeds": [0], "fid_samples": 10, "classifier_accuracy": 0.99, "command": "python <this>"}
-    budget["device"] = "CPU"
+    budget |= {"device": "CPU", "precision": "fp32"}
     return report.Result(TABLES["depth"], dataset, "_cls", lines, budget)
 
 

@@ -73,6 +73,24 @@ def sample_gaussian(codes: Tensor, num: int, seed: int) -> Tensor:
     return torch.from_numpy(draws).float()
 
 
+def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Straight walks through the mean code, along each of the dimensions with most variance.
+
+    Args:
+        codes: ``(N, n)``.
+        reach: standard deviations to either side of the mean; 2 as published (RaDOGAGA, section 5.1).
+
+    Returns:
+        ``(min(dimensions, n) * steps, n)`` codes, dimension by dimension, and all n dimensions by falling variance.
+    """
+    deviation, mean = torch.std_mean(codes.double(), dim=0)
+    order = deviation.argsort(descending=True)
+    walked = mean.repeat(len(order[:dimensions]), steps, 1)
+    for row, dimension in enumerate(order[:dimensions]):
+        walked[row, :, dimension] += torch.linspace(-reach, reach, steps, dtype=torch.float64) * deviation[dimension]
+    return walked.flatten(0, 1).float(), order
+
+
 def fit_mixture(codes: Tensor, components: int, seed: int) -> GaussianMixture:
     """A Gaussian mixture with full covariances. Raises UserError for more components than codes."""
     if components > len(codes):
