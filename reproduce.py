@@ -307,7 +307,7 @@ class Runner:
         command = [*task.command, "--save-path", str(work)]
         if group.command:
             command += ["--model-name", self.checkpoint_name(group)]
-        if task.command[0] in ("evaluate.py", "classification.py"):
+        if task.command[0] in ("evaluate.py", "classification.py", "isometry.py"):
             command += ["--checkpoint", self.args.checkpoint]
         started = time.monotonic()
         self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
