@@ -4,6 +4,7 @@ Worker processes convert single images with PIL transforms, the convolutions are
 memory format, Adam is not fused, nothing is in reduced precision, and each step waits for its loss.
 """
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,7 +81,10 @@ def steps(
     model = models.build(model_name, **config).to(device).train()
     # One group: parameter groups of a model that has several change nothing of the time.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    for x in DataLoader(images, batch_size, num_workers=workers, pin_memory=device.type == "cuda"):
+    # Forked, as by default on Linux: the process of the benchmark was itself spawned, and would spawn each worker.
+    context = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    on_gpu = device.type == "cuda"
+    for x in DataLoader(images, batch_size, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=context):
         optimizer.zero_grad()
         loss = model.losses(x.to(device))["loss"]
         loss.backward()

@@ -42,7 +42,7 @@ ROUND_SECONDS = 5.0  # a round of a slow model ends before --steps
 WARM_UP_SECONDS = 1.0  # before each round: the other loop's workers fill their queues, and caches are cold
 PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}  # rows and columns of the square matrices of the yardstick
 COUNTED = 4  # images that the arithmetic is counted for
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 COLUMNS = (
     "model", "data", "batch", "precision", "ms/step", "images/s", "peak memory", "of matrix products",
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(models.MODELS), default=["ae", "irmae", "vae", "wae-mmd"])
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--batch-sizes", nargs="+", type=cli.positive, default=[32, 128], metavar="B")
-    parser.add_argument("--precisions", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--precisions", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
     parser.add_argument("--steps", type=cli.positive, default=20, help="of each loop in a round, or what 5 s hold")
     parser.add_argument("--rounds", type=cli.positive, default=5, help="times that the loops are measured in turn")
     parser.add_argument("--gpu", action="store_true", help="compute on the first CUDA device")
@@ -124,11 +124,13 @@ def our_steps(
     setting: Setting, config: dict, dataset: data.Dataset, computing_on: torch.device
 ) -> Iterator[training.Totals]:
     """The steps that train.py takes, for ever."""
+    device.set_precision(setting.precision)
     model = device.prepare(models.build(setting.model, **config), computing_on)
-    optimizer = training.make_optimizer(model, 1e-4)
+    dataset = dataset.to(computing_on)
+    step = training.Step(model, training.make_optimizer(model, 1e-4), setting.precision, dataset.prepare)
     generator = torch.Generator().manual_seed(0)
-    epochs = (dataset.batches(setting.batch_size, True, generator, computing_on) for _ in repeat(None))
-    return training.train_steps(model, chain.from_iterable(epochs), optimizer, training.Totals(), setting.precision)
+    epochs = (dataset.rows(setting.batch_size, True, generator, computing_on) for _ in repeat(None))
+    return training.take_steps(step, chain.from_iterable(epochs), training.Totals())
 
 
 def flops_per_step(setting: Setting) -> float:
