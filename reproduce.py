@@ -55,7 +55,10 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--dry-run", action="store_true", help="print what would be done, and an estimate of time")
     group = cli.add_run(parser, batch_size=32)
     group.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="of the trainings; bf16 is faster, and said so"
+        "--precision",
+        choices=list(device.PRECISIONS),
+        default="fp32",
+        help="of the trainings; bf16 is faster, and said so",
     )
     group = parser.add_argument_group("metrics")
     group.add_argument(

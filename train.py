@@ -67,7 +67,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="fp32",
         help="; ".join(f"{key}: {title}" for key, title in device.PRECISIONS.items()),
     )
-    group.add_argument("--eager", action="store_true", help="no CUDA graph: every operation launched on its own")
+    group.add_argument("--eager", action="store_true", help="as PyTorch has it: no CUDA graph, no faster form")
     group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
@@ -327,7 +327,9 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
 
     device.set_precision(args.precision)
     torch.manual_seed(args.seed)
-    model = device.prepare(models.build(record["model"]["name"], **record["model"]["config"]), computing_on)
+    model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
+    if not args.eager:
+        device.prepare(model, computing_on)
     optimizer = training.make_optimizer(model, args.lr)
     step = training.Step(model, optimizer, args.precision, train_set.prepare, args.eager)
     run = Run(path, record, model, optimizer, computing_on, step)

@@ -16,7 +16,7 @@ def deform(x: Tensor) -> Tensor:
     """Images ``(B, C, H, W)``, each under a random affine map of its own; what comes in at the border is black."""
 
     def draw(most: float) -> Tensor:
-        return most * (2 * torch.rand(len(x), device=x.device, dtype=x.dtype) - 1)
+        return most * (2 * torch.rand_like(x[:, 0, 0, 0]) - 1)
 
     angle = draw(math.radians(ROTATION))
     cos, sin, shear = angle.cos(), angle.sin(), draw(SHEAR)

@@ -146,13 +146,12 @@ EXACT = {
     "rae-gp": ("rae", {"penalty": "gp"}),
     "rae-sn": ("rae", {"penalty": "sn"}),
     "radogaga": ("radogaga", {}),
-    "infocat-vae": ("infocat-vae", {}),
+    "infocat-vae": ("infocat-vae", {"smooth_weight": 1.0}),
 }
 OF_PARTS = {
     "wae-mmd": ("wae-mmd", {}),
     "radogaga-gmm": ("radogaga", {"prior": "gmm", "estimation_dropout": 0.0}),
     "dagmm": ("dagmm", {}),
-    "infocat-smooth": ("infocat-vae", {"smooth_weight": 1.0}),
     "infocat-balance": ("infocat-vae", {"balance_weight": 10.0}),
     "batch-norm": ("ae", {"architecture": "wae-32"}),
 }
