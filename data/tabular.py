@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.folder import cache_file
 from data.images import ImageDataset
 from data.tables import SUFFIXES, Table, numbered, parse, read, to_numbers
+from utils import files
 from utils.errors import UserError
 
 # Files that are looked for in --data-path and its folder "tabular", the archives' own names first.
@@ -30,6 +32,8 @@ SOURCES = {
     "thyroid": "https://odds.cs.stonybrook.edu/thyroid-disease-dataset/",
     "arrhythmia": "https://odds.cs.stonybrook.edu/arrhythmia-dataset/",
 }
+
+CACHED_FROM = 1_000_000  # bytes of a text file
 
 TOY_MEANS = ((0.0, 0.0, 0.0), (10.0, 0.0, 0.0), (10.0, 10.0, 10.0))
 TOY_VARIANCES = (1.0, 2.0, 4.0)
@@ -92,7 +96,7 @@ def load(name: str, path: str | Path = "./datasets", drop_constant: bool = False
         if not name.lower().endswith(SUFFIXES):
             known = ", ".join(DATASETS)
             raise UserError(f"--dataset {name}: expected {known}, or a file that ends in {', '.join(SUFFIXES)}")
-        return require_usable(read(Path(name)), name, drop_constant)
+        return require_usable(read_cached(Path(name)), name, drop_constant)
     base = name.removesuffix("-rev")
     candidates = [folder / file for folder in (path, path / "tabular") for file in FILES[base]]
     found = path if path.is_file() else next((file for file in candidates if file.is_file()), None)
@@ -101,7 +105,7 @@ def load(name: str, path: str | Path = "./datasets", drop_constant: bool = False
             f"--data-path {path}: none of {', '.join(FILES[base])} there, nor in its folder tabular; get it from "
             f"{SOURCES[base]}"
         )
-    table = download_kddcup(path) if found is None else read(found)
+    table = download_kddcup(path) if found is None else read_cached(found)
     if base == "kddcup":
         if name == "kddcup":
             # Attacks are four fifths of this file, so the field's convention (DAGMM, section 4.1) calls them normal.
@@ -113,6 +117,32 @@ def load(name: str, path: str | Path = "./datasets", drop_constant: bool = False
             table = table.rows(np.sort(np.concatenate([normal, drawn])))
     # These files do have constant columns, and the published widths count them.
     return require_usable(table, str(found or name), drop_constant, constant_allowed=True)
+
+
+def read_cached(path: Path) -> Table:
+    """``read``, whose result for a large text file is kept in the folder ``.cache`` beside it: KDD Cup takes a while.
+
+    The name of what is kept holds the file's name, size and time, so a changed file is read anew.
+    """
+    if not path.is_file() or path.suffix.lower() in (".npz", ".mat") or path.stat().st_size < CACHED_FROM:
+        return read(path)
+    cache = cache_file(path.parent, [path], "table").with_suffix(".npz")
+    if not cache.is_file():
+        table = read(path)
+        levels = {f"levels{position}": np.array(words) for position, words in enumerate(table.levels)}
+        with files.replacing(cache) as temporary:
+            np.savez_compressed(
+                temporary,
+                numbers=table.numbers,
+                words=table.words,
+                anomaly=table.anomaly,
+                columns=np.array(table.columns, dtype=np.str_),
+                **levels,
+            )
+        return table
+    with np.load(cache, allow_pickle=False) as kept:
+        levels = [kept[f"levels{position}"].tolist() for position in range(kept["words"].shape[1])]
+        return Table(kept["numbers"], kept["words"], levels, kept["anomaly"], kept["columns"].tolist())
 
 
 def require_usable(table: Table, source: str, drop_constant: bool, constant_allowed: bool = False) -> Table:

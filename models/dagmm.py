@@ -82,11 +82,15 @@ class DAGMM(Autoencoder):
         z = self.encode(x)
         return self.prior(self.features(x, z, self.decode(z)))[0]
 
-    def fit_prior(self, batches: Iterable[Tensor]) -> Mixture:
-        """Fix the mixture to that of a whole training set (batches of ``x``) instead of the running averages."""
+    def fit_prior(self, batches: Iterable[Tensor], em: bool = False, seed: int = 0) -> Mixture:
+        """Fix the mixture to that of a whole training set (batches of ``x``) instead of the running averages.
+
+        ``em``: by expectation-maximisation on the features, from the seed, and not by the estimation network.
+        """
         self.eval()
         with torch.no_grad():
-            return self.prior.fit(self.features(x, z, self.decode(z)) for x in batches for z in (self.encode(x),))
+            features = (self.features(x, z, self.decode(z)) for x in batches for z in (self.encode(x),))
+            return self.prior.fit_em(features, seed) if em else self.prior.fit(features)
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         # Leaving coordinates of a Gaussian mixture out is marginalising over them.

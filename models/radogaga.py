@@ -141,9 +141,16 @@ class RaDOGAGA(Autoencoder):
         """−log P of the codes of ``x``, nats ``(B,)``: high where the sample is unlike the training data."""
         return self.energy(self.encode(x))
 
-    def fit_prior(self, batches: Iterable[Tensor]) -> None:
-        """Fix a mixture prior to that of a whole training set (batches of ``x``); the factorised one needs nothing."""
+    def fit_prior(self, batches: Iterable[Tensor], em: bool = False, seed: int = 0) -> None:
+        """Fix a mixture prior to that of a whole training set (batches of ``x``); the factorised one needs nothing.
+
+        ``em``: by expectation-maximisation on the codes, from the seed, and not by the estimation network.
+        """
         if not self.factorized:
             self.eval()
             with torch.no_grad():
-                self.prior.fit(self.encode(x) for x in batches)
+                codes = (self.encode(x) for x in batches)
+                if em:
+                    self.prior.fit_em(codes, seed)
+                else:
+                    self.prior.fit(codes)

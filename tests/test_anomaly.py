@@ -109,6 +109,14 @@ def test_a_trained_radogaga_is_far_above_chance(own_file):
     assert anomaly.run_once(table, "radogaga-d", settings, 0, False)["roc_auc"] > 0.75
 
 
+def test_both_mixtures_score_the_same_codes(own_file):
+    table = tables.read(own_file)
+    for model in ("radogaga-d", "dagmm"):
+        settings = anomaly.settings_of("default", model) | {"epochs": 20, "components": 4}
+        rows = [anomaly.run_once(table, model, settings | {"mixture": how}, 0, False) for how in ("network", "em")]
+        assert rows[0]["roc_auc"] != rows[1]["roc_auc"]
+
+
 def test_same_seed_same_result(own_file):
     table = tables.read(own_file)
     for model in ("radogaga-log", "dagmm", "isolation-forest"):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from sklearn.mixture import GaussianMixture
 
 from models.gmm import Mixture, MixtureEstimator
-from utils.errors import UserError
+from utils.errors import Diverged, UserError
 
 
 def random_mixture(components: int, features: int, seed: int = 0) -> Mixture:
@@ -142,9 +143,49 @@ def test_samples_have_the_mixtures_moments():
     torch.testing.assert_close(draws.T.cov(), covariance, atol=0.1, rtol=0.02)
 
 
+def test_em_finds_the_mixture_that_made_the_data_and_is_kept_by_the_state():
+    truth = random_mixture(3, 2)
+    z = truth.sample(20_000, torch.Generator().manual_seed(0)).float()
+    estimator = MixtureEstimator(2, 3).eval()
+    before = estimator.fit([z]).energy(z).mean()
+    found = estimator.fit_em(z.split(3000), seed=1)
+    order, expected = found.weights.argsort(), truth.weights.argsort()
+    torch.testing.assert_close(found.weights[order], truth.weights[expected], atol=0.03, rtol=0)
+    torch.testing.assert_close(found.means[order], truth.means[expected], atol=0.1, rtol=0)
+    torch.testing.assert_close(found.covariances[order], truth.covariances[expected], atol=0.15, rtol=0.1)
+    assert truth.energy(z).mean() - 0.01 < found.energy(z).mean() < before - 0.1
+    copy = MixtureEstimator(2, 3)
+    copy.load_state_dict(estimator.state_dict())
+    torch.testing.assert_close(copy.eval()(z[:9])[0], found.energy(z[:9]), rtol=0, atol=0)
+
+
+def test_em_is_scikit_learns_to_rounding_even_far_from_the_origin():
+    z = random_mixture(2, 3).sample(400, torch.Generator().manual_seed(0)).float() * 1e-2 + 10
+    estimator = MixtureEstimator(3, 4)
+    energy = estimator.fit_em([z], seed=5).energy(z)
+    reference = GaussianMixture(4, reg_covar=estimator.covariance_floor, random_state=5).fit(z.double().numpy())
+    np.testing.assert_allclose(energy, -reference.score_samples(z.double().numpy()), atol=1e-5)
+
+
+def test_em_of_many_samples_takes_a_draw_of_the_seed(monkeypatch):
+    monkeypatch.setattr("models.gmm.EM_SAMPLES", 100)
+    z = torch.cat([torch.zeros(500, 1), torch.ones(500, 1)])
+    weights = [MixtureEstimator(1, 2).fit_em([z], seed).weights.sort().values for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    torch.testing.assert_close(weights[0] * 100, (weights[0] * 100).round(), rtol=0, atol=1e-6)  # of 100 samples
+
+
+def test_codes_that_are_not_finite_end_a_training_not_a_library():
+    with pytest.raises(Diverged, match="lower --lr"):
+        MixtureEstimator(1, 2).fit_em([torch.tensor([[1.0], [float("nan")], [2.0]])])
+
+
 def test_too_few_samples_and_no_samples_are_the_users_mistake():
     estimator = MixtureEstimator(2, 4)
     with pytest.raises(UserError, match="4 components needs at least as many training samples, found 3"):
         estimator.fit([torch.randn(3, 2)])
+    with pytest.raises(UserError, match="found 3"):
+        estimator.fit_em([torch.randn(3, 2)])
     with pytest.raises(UserError, match="no data yet"):
         estimator.eval()(torch.randn(3, 2))

@@ -139,6 +139,19 @@ def test_missing_files_say_where_to_get_them(tmp_path):
         tabular.load("thyrod", tmp_path)
 
 
+def test_a_large_text_file_is_parsed_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tabular, "CACHED_FROM", 10)
+    path = write(tmp_path / "t.csv", "one,word,label\n1,tcp,0\n2,udp,1\n3,tcp,0\n")
+    first = tabular.load(str(path))
+    with monkeypatch.context() as context:
+        context.setattr(tabular, "read", lambda path: pytest.fail("parsed again"))
+        again = tabular.load(str(path))
+    assert same(first, again)
+    assert first.columns == again.columns == ["one"]
+    write(path, "one,word,label\n1,tcp,0\n2,udp,1\n33,tcp,0\n")
+    assert tabular.load(str(path)).numbers[-1, 0] == 33
+
+
 def test_constant_columns_are_left_out_on_request_only(tmp_path):
     path = write(tmp_path / "t.csv", "5,2,0\n5,3,1\n5,4,0\n")
     assert tabular.load(str(path), drop_constant=True).columns == ["2"]
