@@ -371,7 +371,7 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     if size is None:
         size = len(data.load(group.dataset, "train", args.data_path or "./datasets", None, images["image_size"],
                              images["channels"], args.skip_corrupt))  # fmt: skip
-    model = models.build(group.config["model"]["name"], **config).to(computing_on)
+    model = device.prepare(models.build(group.config["model"]["name"], **config), computing_on)
     optimizer = training.make_optimizer(model, 1e-4)
     shape = (args.batch_size, images["channels"], images["image_size"], images["image_size"])
     x = torch.rand(shape, device=computing_on)
