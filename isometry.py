@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import data
 from experiment import Experiment, open_experiment, output_path
@@ -36,6 +37,17 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_run(parser, batch_size=100)
     cli.add_results(cli.add_checkpoint(parser, several=True))
     return parser.parse_args()
+
+
+@torch.no_grad()
+def reconstruction_error(experiment: Experiment, dataset: data.Dataset, codes: torch.Tensor, batch_size: int) -> float:
+    """Mean squared error over the images ``dataset``, whose codes are ``codes`` ``(N, n)``."""
+    batches = zip(dataset.batches(batch_size, device=experiment.device), codes.split(batch_size), strict=True)
+    errors = [
+        F.mse_loss(experiment.model.decode(z.to(experiment.device)), x, reduction="none").flatten(1).mean(dim=1)
+        for x, z in batches
+    ]
+    return float(torch.cat(errors).double().mean())
 
 
 def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dict[str, np.ndarray], torch.Tensor]:
@@ -67,6 +79,9 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
         "pairs": len(chosen),
         "delta": args.delta,
         "seed": args.seed,
+        "mse": reconstruction_error(experiment, dataset, codes, args.batch_size),
+        "isometry": correlation["mse-difference"],
+        "isometry_ssim": correlation.get("ssim-difference"),
         "pearson": correlation,
         # 0 where a step has the same effect along every dimension and at every code.
         "metric_variation": float(exact.std() / exact.mean()) if exact.mean() > 0 else None,
@@ -83,12 +98,13 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
 def table(rows: list[dict]) -> list[str]:
     """The rows as a Markdown table: Pearson r by finite difference (as published) and by exact Jacobian products."""
     metrics = list(rows[0]["pearson"])
-    titles = ["model", "n", *(f"r, {key.replace('-', ', ')}" for key in metrics), "variation of the metric"]
+    correlations = (f"r, {key.replace('-', ', ')}" for key in metrics)
+    titles = ["model", "n", *correlations, "variation of the metric", "reconstruction, mse"]
     lines = [titles, ["---"] * len(titles)]
     for row in rows:
         numbers = [*(row["pearson"][key] for key in metrics), row["metric_variation"]]
         shown = ["–" if value is None else f"{value:.3f}" for value in numbers]
-        lines.append([row["model_name"], str(len(row["variance"])), *shown])
+        lines.append([row["model_name"], str(len(row["variance"])), *shown, f"{row['mse']:.5f}"])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 

@@ -14,6 +14,8 @@ from tables import Row, Table
 from utils import files, plots
 
 OTHER_COLUMNS = {
+    "isometry_ssim": Column("isometry r, 1 − SSIM"),
+    "metric_variation": Column("variation of the metric"),
     "pearson": Column("Pearson r", ".4f"),
     "spearman": Column("Spearman ρ", ".4f"),
     "precision": Column("precision"),

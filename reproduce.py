@@ -307,7 +307,7 @@ class Runner:
         command = [*task.command, "--save-path", str(work)]
         if group.command:
             command += ["--model-name", self.checkpoint_name(group)]
-        if task.command[0] in ("evaluate.py", "classification.py"):
+        if task.command[0] in ("evaluate.py", "classification.py", "isometry.py"):
             command += ["--checkpoint", self.args.checkpoint]
         started = time.monotonic()
         self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
@@ -371,7 +371,7 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     if size is None:
         size = len(data.load(group.dataset, "train", args.data_path or "./datasets", None, images["image_size"],
                              images["channels"], args.skip_corrupt))  # fmt: skip
-    model = models.build(group.config["model"]["name"], **config).to(computing_on)
+    model = device.prepare(models.build(group.config["model"]["name"], **config), computing_on)
     optimizer = training.make_optimizer(model, 1e-4)
     shape = (args.batch_size, images["channels"], images["image_size"], images["image_size"])
     x = torch.rand(shape, device=computing_on)

@@ -5,6 +5,8 @@ to a whole model; otherwise it is exactly the module of ``torch.nn``. On CUDA cu
 Measured in docs/benchmarks.md, with the forms that lost: a sub-pixel convolution, and columns for the transposed ones.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,20 +26,26 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d``, as one matrix product where the feature map it makes is small and deep. No groups, no dilation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        (rows, columns), (down, right), (above, left) = self.kernel_size, self.stride, self.padding
-        height = (x.shape[2] + 2 * above - rows) // down + 1
-        width = (x.shape[3] + 2 * left - columns) // right + 1
-        small = height * width <= UNFOLDED_PIXELS and self.in_channels >= UNFOLDED_CHANNELS
-        if not (small and x.device.type == "cpu" and channels_last(self.weight)):
-            return super().forward(x)
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, above, above))
-        patches = [
-            padded[:, i : i + down * (height - 1) + 1 : down, j : j + right * (width - 1) + 1 : right]
-            for i in range(rows)
-            for j in range(columns)
-        ]
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # a view: the channels are innermost
-        return F.linear(torch.cat(patches, dim=3), weight, self.bias).permute(0, 3, 1, 2)
+        sizes = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+        pixels = math.prod((size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in sizes)
+        small = pixels <= UNFOLDED_PIXELS and self.in_channels >= UNFOLDED_CHANNELS
+        if small and x.device.type == "cpu" and channels_last(self.weight):
+            return convolve_patches(x, self.weight, self.bias, self.stride, self.padding)
+        return super().forward(x)
+
+
+def convolve_patches(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """``F.conv2d`` as a matrix product of the weights with every patch of the image."""
+    (rows, columns), (down, right), (above, left) = weight.shape[2:], stride, padding
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, above, above))
+    along = torch.arange(0, padded.shape[1] - rows + 1, down)[:, None] + torch.arange(rows)
+    across = torch.arange(0, padded.shape[2] - columns + 1, right)[:, None] + torch.arange(columns)
+    pixels = along[:, None, :, None] * padded.shape[2] + across[None, :, None, :]  # of every patch
+    patches = padded.flatten(1, 2).index_select(1, pixels.flatten()).view(len(x), len(along), len(across), -1)
+    # With the channels innermost the weights are a matrix already, no copy.
+    return F.linear(patches, weight.permute(0, 2, 3, 1).flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

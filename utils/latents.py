@@ -20,7 +20,8 @@ def encode(model, dataset, batch_size: int = 500, device: torch.device | str = "
     model.eval()
     batches = dataset.batches(batch_size, device=device)
     total = -(-len(dataset) // batch_size)
-    return torch.cat([model.encode(x).cpu() for x in tqdm(batches, "encoding", total, leave=False, disable=None)])
+    # Copied once, at the end: no batch waits for the host.
+    return torch.cat([model.encode(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
 
 
 @torch.no_grad()
