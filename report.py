@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import statistics
+import textwrap
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -175,6 +176,23 @@ def markdown(result: Result) -> list[str]:
     return [*lines, ""]
 
 
+def draw_curves(result: Result) -> "plots.plt.Figure":
+    """A curve for each row through the figure's columns, which stand along a logarithmic axis."""
+    figure, axis = plots.plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
+    for line in result.lines:
+        known = [
+            (position, line.mean(name), line.std(name))
+            for position, name in zip(result.table.positions, result.table.figure, strict=True)
+            if line.mean(name) is not None
+        ]
+        if known:
+            axis.errorbar(*zip(*known, strict=True), marker="o", capsize=3, label=line.row.label)
+    axis.set(xscale="log", xlabel=result.table.axis)
+    if axis.lines:
+        axis.legend(fontsize=8)
+    return figure
+
+
 def draw(result: Result) -> "plots.plt.Figure":
     """A panel for each of the table's figure columns: curves where the rows have an x, otherwise bars."""
     shown = [(name, result.metric(name)) for name in result.table.figure]
@@ -190,7 +208,7 @@ def draw(result: Result) -> "plots.plt.Figure":
         published = result.published().get(name, {})
         if present[0].row.x is None:
             labels = [line.row.label for line in present]
-            errors = [line.std(metric) for line in present]
+            errors = [line.std(metric) for line in present] if len(result.budget["seeds"]) > 1 else None
             axis.bar(labels, [line.mean(metric) for line in present], yerr=errors, capsize=3, color="tab:blue")
             axis.tick_params(axis="x", rotation=60 if len(labels) > 4 else 20, labelsize=8)
         else:
@@ -206,8 +224,6 @@ def draw(result: Result) -> "plots.plt.Figure":
             axis.set_xlabel(result.table.axis)
             axis.legend(fontsize=8)
         axis.set_title(column_of(metric).title, fontsize=10)
-    where = f" on {result.dataset}" if result.dataset else ""
-    figure.suptitle(f"{result.table.title}{where}", fontsize=10)
     return figure
 
 
@@ -215,7 +231,10 @@ def write(folder: Path, name: str, result: Result) -> None:
     """``<folder>/<name>.md``, ``.png`` and ``.json``."""
     with files.replacing(folder / f"{name}.md") as temporary:
         temporary.write_text("\n".join(markdown(result)))
-    plots.save_figure(folder / f"{name}.png", draw(result))
+    figure = draw_curves(result) if result.table.positions else draw(result)
+    where = f" on {result.dataset}" if result.dataset else ""
+    figure.suptitle(textwrap.fill(f"{result.table.title}{where}", 70), fontsize=10)
+    plots.save_figure(folder / f"{name}.png", figure)
     rows = [
         {"label": line.row.label, "values": line.values, "failures": line.failures, "cells": line.configurations}
         for line in result.lines

@@ -60,6 +60,7 @@ class Table:
         published: metric to row label to number, all from the IRMAE paper's supplement unless the title says otherwise.
         claims: ("falls" or "rises", metric): along the rows with x; ("inside", metric): best neither first nor last.
         published_train: flags of train.py that only the publication's data set takes.
+        positions: of the figure's columns along ``axis``, where a row is a curve through all of them.
     """
 
     title: str
@@ -71,6 +72,7 @@ class Table:
     published: dict[str, dict[str, float]] = field(default_factory=dict)
     claims: tuple[tuple[str, str], ...] = ()
     published_train: dict[str, object] = field(default_factory=dict)
+    positions: tuple[float, ...] = ()
 
 
 def irmae(layers: int, **flags: object) -> dict[str, object]:
@@ -183,6 +185,7 @@ TABLES = {
         tuple(f"accuracy_{size}" for size in LABELS),
         tuple(f"accuracy_{size}" for size in LABELS),
         "labels",
+        positions=LABELS,
     ),
     "isometry": Table(
         "Inner products in latent and data space (RaDOGAGA, section 5.1, on MNIST)",
