@@ -9,7 +9,7 @@ FILES := --dataset shape --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/res
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $(DEMO)/checkpoint --resume \
          --train-size 16000 --valid-size 1000 --epochs 12 --batch-size 64 --lr 1e-3
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 # One thread each, side by side, is the fastest way through two small trainings on two cores. A second `make demo`
 # finds them done and only draws.
@@ -21,6 +21,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+# About a minute; python benchmarks/throughput.py --help says what else can be measured.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/throughput.py --models irmae --datasets mnist --batch-sizes 32 --rounds 3
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

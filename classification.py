@@ -128,7 +128,7 @@ def supervised_experiment(args: argparse.Namespace) -> Experiment:
     config = {key: described[key] for key in ("architecture", "channels", "latent_dim")}
     config["latent_dim"] = args.latent_dim or config["latent_dim"]
     computing_on = device.choose(args.gpu)
-    model = models.build("ae", **config).to(computing_on)
+    model = device.prepare(models.build("ae", **config), computing_on)
     described["path"] = args.data_path or DATA_PATH
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     return Experiment("supervised", path, model, "ae", config, described, computing_on, args.skip_corrupt)

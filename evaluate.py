@@ -142,12 +142,12 @@ def decoded(experiment: Experiment, codes: Tensor, batch_size: int) -> Iterator[
 
 def reconstruction(experiment: Experiment, dataset: data.Dataset, codes: Tensor, batch_size: int) -> dict[str, float]:
     """Mean squared error and SSIM of all test images and their reconstructions."""
-    squared, similarity = 0.0, 0.0
+    squared = similarity = torch.zeros((), dtype=torch.float64, device=experiment.device)
     outputs = decoded(experiment, codes, batch_size)
     for x, y in zip(dataset.batches(batch_size, device=experiment.device), outputs, strict=True):
-        squared += float(F.mse_loss(y, x, reduction="none").mean(dim=(1, 2, 3)).double().sum())
-        similarity += float(metrics.structural_similarity(y, x).double().sum())
-    return {"mse": squared / len(dataset), "ssim": similarity / len(dataset)}
+        squared = squared + F.mse_loss(y, x, reduction="none").mean(dim=(1, 2, 3)).double().sum()
+        similarity = similarity + metrics.structural_similarity(y, x).double().sum()
+    return {"mse": float(squared) / len(dataset), "ssim": float(similarity) / len(dataset)}
 
 
 def draw(experiment: Experiment, sampler: str, training: Callable[[], Tensor], args: argparse.Namespace) -> Tensor:

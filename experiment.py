@@ -92,7 +92,7 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit the model {model_name} it names ({reason})") from error
     computing_on = device.choose(args.gpu)
-    model.to(computing_on).eval()
+    device.prepare(model, computing_on).eval()
     skip_corrupt = args.skip_corrupt or record.get("data", {}).get("skip_corrupt", False)
     return Experiment(name, path, model, model_name, config, described, computing_on, skip_corrupt)
 

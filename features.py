@@ -175,6 +175,7 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
     epochs = max(EPOCHS, -(-LEAST_STEPS // per_epoch))
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * per_epoch)
+    train_set, labels = train_set.to(device), train_set.labels.to(device)
     network.train()
     with tqdm(total=epochs * per_epoch, desc="classifier", leave=False, disable=None) as bar:
         for _ in range(epochs):
@@ -182,7 +183,7 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
                 x = train_set.gather(index, device).mul(255)
                 shifts = torch.randint(-2, 3, (2,)).tolist()
                 logits = network.head(network(x.roll(shifts, (2, 3))))
-                loss = F.cross_entropy(logits, train_set.labels[index].to(device))
+                loss = F.cross_entropy(logits, labels[index.to(device)])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -193,8 +194,9 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
 
 @torch.no_grad()
 def accuracy(network: Classifier, dataset: data.Dataset, device: torch.device) -> float:
-    hits = 0
-    for index in torch.arange(len(dataset)).split(500):
-        predicted = network.head(network(dataset.gather(index, device).mul(255))).argmax(1).cpu()
-        hits += int((predicted == dataset.labels[index]).sum())
-    return hits / len(dataset)
+    dataset, labels = dataset.to(device), dataset.labels.to(device)
+    hits = torch.zeros((), dtype=torch.long, device=device)
+    for index in torch.arange(len(dataset), device=device).split(500):
+        predicted = network.head(network(dataset.gather(index, device).mul(255))).argmax(1)
+        hits += (predicted == labels[index]).sum()
+    return int(hits) / len(dataset)

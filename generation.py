@@ -24,6 +24,7 @@ TASKS = {
     "mvg": "samples of a multivariate Gaussian fitted to the training codes",
     "gmm": "samples of a mixture of -d Gaussians fitted to the training codes",
     "pca": "±2σ around the mean code along its first two principal components",
+    "traverse": "±2σ around the mean code, a row for each of the -X dimensions with most variance",
     "prior": "samples of the model's own prior",
     "conditional": "a row for each class of infocat-vae or catvae, sampled from the class's prior",
     "centroids": "a row from the mean of each class's prior to the next one's (infocat-vae, catvae)",
@@ -31,7 +32,7 @@ TASKS = {
 }
 FITTED = 10_000  # training codes that a density is fitted to
 SHOWN = 1_000  # test images that are looked at
-REACH = 2.0  # standard deviations that the pca grid walks to either side
+REACH = 2.0  # standard deviations that pca and traverse walk to either side
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -153,6 +154,18 @@ def pca(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
     return decoded(args, experiment, grid), args.Y, numbers
 
 
+def traverse(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
+    codes = training_codes(args, experiment)
+    walked, order = latents.traverse(codes, args.X, args.Y, REACH)
+    dimensions = order[: args.X]
+    numbers = {
+        "fitted_to": len(codes),
+        "dimensions": dimensions.tolist(),
+        "standard_deviations": codes.double().std(dim=0)[dimensions].tolist(),
+    }
+    return decoded(args, experiment, walked), args.Y, numbers
+
+
 def prior(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
     drawn = experiment.model.sample_prior(args.X * args.Y, torch.Generator().manual_seed(args.seed))
     return decoded(args, experiment, drawn), args.Y, {"seed": args.seed}
@@ -220,7 +233,7 @@ def main() -> None:
         figure, numbers = tsne(args, experiment)
         plots.save_figure(path, figure)
     else:
-        grids = (reconstruction, interpolation, mvg, gmm, pca, prior, conditional, centroids)
+        grids = (reconstruction, interpolation, mvg, gmm, pca, traverse, prior, conditional, centroids)
         task = {grid.__name__: grid for grid in grids}[args.task]
         images, columns, numbers = task(args, experiment)
         plots.save_grid(path, images, columns)

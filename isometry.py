@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import data
 from experiment import Experiment, open_experiment, output_path
@@ -16,7 +17,6 @@ from utils import cli, files, geometry, latents, plots
 from utils.errors import UserError
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, in so many steps
-REACH = 2.0  # standard deviations that a traverse walks to either side, as published
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,6 +39,17 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@torch.no_grad()
+def reconstruction_error(experiment: Experiment, dataset: data.Dataset, codes: torch.Tensor, batch_size: int) -> float:
+    """Mean squared error over the images ``dataset``, whose codes are ``codes`` ``(N, n)``."""
+    batches = zip(dataset.batches(batch_size, device=experiment.device), codes.split(batch_size), strict=True)
+    errors = [
+        F.mse_loss(experiment.model.decode(z.to(experiment.device)), x, reduction="none").flatten(1).mean(dim=1)
+        for x, z in batches
+    ]
+    return float(torch.cat(errors).double().mean())
+
+
 def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dict[str, np.ndarray], torch.Tensor]:
     """Everything about one checkpoint.
 
@@ -56,24 +67,21 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
     arrays = geometry.inner_products(decode, chosen, args.delta, generator, args.batch_size)
     correlation = {key: geometry.pearson(arrays["latent"], values) for key, values in arrays.items() if key != "latent"}
 
-    deviation, mean = torch.std_mean(codes.double(), dim=0)
-    order = deviation.argsort(descending=True)
-    arrays["variance"] = deviation[order].square().numpy()
+    walked, order = latents.traverse(codes, TRAVERSED, TRAVERSED)
+    arrays["variance"] = codes.double().var(dim=0)[order].numpy()
     along = geometry.metric_along_dimensions(decode, chosen[: args.metric_codes], args.delta, args.batch_size)
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
 
-    steps = torch.linspace(-REACH, REACH, TRAVERSED, dtype=torch.float64)
-    walked = mean.repeat(min(TRAVERSED, len(mean)), TRAVERSED, 1)
-    for row, dimension in enumerate(order[:TRAVERSED]):
-        walked[row, :, dimension] += steps * deviation[dimension]
-    images = latents.decode(experiment.model, walked.flatten(0, 1), args.batch_size, experiment.device)
-
+    images = latents.decode(experiment.model, walked, args.batch_size, experiment.device)
     exact = arrays["metric:mse-jacobian"]
     numbers = {
         "images": len(codes),
         "pairs": len(chosen),
         "delta": args.delta,
         "seed": args.seed,
+        "mse": reconstruction_error(experiment, dataset, codes, args.batch_size),
+        "isometry": correlation["mse-difference"],
+        "isometry_ssim": correlation.get("ssim-difference"),
         "pearson": correlation,
         # 0 where a step has the same effect along every dimension and at every code.
         "metric_variation": float(exact.std() / exact.mean()) if exact.mean() > 0 else None,
@@ -90,12 +98,13 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
 def table(rows: list[dict]) -> list[str]:
     """The rows as a Markdown table: Pearson r by finite difference (as published) and by exact Jacobian products."""
     metrics = list(rows[0]["pearson"])
-    titles = ["model", "n", *(f"r, {key.replace('-', ', ')}" for key in metrics), "variation of the metric"]
+    correlations = (f"r, {key.replace('-', ', ')}" for key in metrics)
+    titles = ["model", "n", *correlations, "variation of the metric", "reconstruction, mse"]
     lines = [titles, ["---"] * len(titles)]
     for row in rows:
         numbers = [*(row["pearson"][key] for key in metrics), row["metric_variation"]]
         shown = ["–" if value is None else f"{value:.3f}" for value in numbers]
-        lines.append([row["model_name"], str(len(row["variance"])), *shown])
+        lines.append([row["model_name"], str(len(row["variance"])), *shown, f"{row['mse']:.5f}"])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 

@@ -14,6 +14,8 @@ from tables import Row, Table
 from utils import files, plots
 
 OTHER_COLUMNS = {
+    "isometry_ssim": Column("isometry r, 1 − SSIM"),
+    "metric_variation": Column("variation of the metric"),
     "pearson": Column("Pearson r", ".4f"),
     "spearman": Column("Spearman ρ", ".4f"),
     "precision": Column("precision"),
@@ -55,7 +57,7 @@ class Result:
     Attributes:
         dataset: that was used; None where the rows say.
         suffix: of FID's and KID's names, "" or "_cls".
-        budget: epochs, seeds, samples, accuracy of the classifier, device and command.
+        budget: epochs, precision, seeds, samples, accuracy of the classifier, device and command.
     """
 
     table: Table
@@ -145,7 +147,7 @@ def about(result: Result) -> list[str]:
     budget = result.budget
     seeds = budget["seeds"]
     lines = [
-        f"Data: {result.dataset or 'as the rows say'}. Epochs of training: {budget['epochs']}. "
+        f"Data: {result.dataset or 'as the rows say'}. Epochs of training: {budget['epochs']}, {budget['precision']}. "
         f"Seeds: {', '.join(map(str, seeds))}{' (mean ± standard deviation)' if len(seeds) > 1 else ''}. "
         f"{budget['device']}, {time.strftime('%Y-%m-%d')}. Command: `{budget['command']}`."
     ]

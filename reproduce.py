@@ -54,6 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--jobs", type=cli.positive, default=1, metavar="J", help="cells side by side")
     group.add_argument("--dry-run", action="store_true", help="print what would be done, and an estimate of time")
     group = cli.add_run(parser, batch_size=32)
+    group.add_argument(
+        "--precision",
+        choices=list(device.PRECISIONS),
+        default="fp32",
+        help="of the trainings; bf16 is faster, and said so",
+    )
     group = parser.add_argument_group("metrics")
     group.add_argument(
         "--features",
@@ -173,7 +179,9 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
         return None
     dataset = dataset_of(args, table)
     flags = row.train | (table.published_train if dataset == table.dataset else {})
-    flags = flags | {"--batch-size": args.batch_size, "--seed": seed} | ({"--gpu": True} if args.gpu else {})
+    flags = flags | {"--batch-size": args.batch_size, "--seed": seed}
+    flags |= {"--precision": args.precision} if args.precision != "fp32" else {}
+    flags |= {"--gpu": True} if args.gpu else {}
     words = as_flags(data_flags(args, dataset) | flags)
     config = configuration(train.new_run(train.parse_arguments(words)), args.epochs)
     name = f"{config['model']['name']}-{hash_of(config)}"
@@ -184,7 +192,7 @@ def plan_task(args: argparse.Namespace, dataset: str | None, base: Group | None,
     flags = cell.flags | {"--seed": seed}
     expected = ""
     if cell.epochs is not None:
-        flags["--epochs"] = max(1, round(cell.epochs * args.epochs / FULL_EPOCHS))
+        flags["--epochs"] = max(cell.least_epochs, round(cell.epochs * args.epochs / FULL_EPOCHS))
     if cell.script == "evaluate.py":
         expected = features_of(args, dataset)
         flags |= {"--features": expected, "--fid-samples": args.fid_samples}
@@ -302,7 +310,7 @@ class Runner:
         command = [*task.command, "--save-path", str(work)]
         if group.command:
             command += ["--model-name", self.checkpoint_name(group)]
-        if task.command[0] in ("evaluate.py", "classification.py"):
+        if task.command[0] in ("evaluate.py", "classification.py", "isometry.py"):
             command += ["--checkpoint", self.args.checkpoint]
         started = time.monotonic()
         self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
@@ -366,7 +374,7 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     if size is None:
         size = len(data.load(group.dataset, "train", args.data_path or "./datasets", None, images["image_size"],
                              images["channels"], args.skip_corrupt))  # fmt: skip
-    model = models.build(group.config["model"]["name"], **config).to(computing_on)
+    model = device.prepare(models.build(group.config["model"]["name"], **config), computing_on)
     optimizer = training.make_optimizer(model, 1e-4)
     shape = (args.batch_size, images["channels"], images["image_size"], images["image_size"])
     x = torch.rand(shape, device=computing_on)
@@ -447,6 +455,7 @@ def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, r
             lines,
             {
                 "epochs": args.epochs,
+                "precision": args.precision,
                 "seeds": list(range(args.seed, args.seed + args.seeds)),
                 "fid_samples": args.fid_samples,
                 "classifier_accuracy": max(accuracies, default=None),
@@ -461,9 +470,11 @@ def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, r
 
 def command_line(name: str, args: argparse.Namespace) -> str:
     """The command that makes this table again, without the places of files."""
-    words = {"--epochs": args.epochs, "--seeds": args.seeds}
-    words |= {"--dataset": args.dataset} if args.dataset else {}
-    words |= {"--features": args.features} if args.features else {}
+    words: dict[str, object] = {"--epochs": args.epochs, "--seeds": args.seeds}
+    usual = {"dataset": None, "features": None, "seed": 0, "batch_size": 32, "precision": "fp32", "fid_samples": 10_000}
+    for key, value in usual.items():
+        if getattr(args, key) != value:
+            words[f"--{key.replace('_', '-')}"] = getattr(args, key)
     words |= {"--gpu": True} if args.gpu else {}
     return " ".join(["python reproduce.py", name, *as_flags(words)])
 

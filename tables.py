@@ -6,8 +6,10 @@
 from dataclasses import dataclass, field
 
 import models
+from presets import PRESETS
 
 FULL_EPOCHS = 100  # of train.py at the full budget; --epochs E scales every other number of epochs by E / 100
+PRESET_FLAGS = ("model", "h", "lambda1", "lambda2", "noise_width")
 LABELS = (10, 100, 1000, 10_000)  # of the classification table
 
 
@@ -18,13 +20,15 @@ class Cell:
     Attributes:
         script: that is called.
         flags: its flags, but for those of files, data and seed.
-        epochs: its own ``--epochs`` at the full budget, where it trains something.
+        epochs: its own ``--epochs`` at the full budget, where that is to be scaled with the budget.
+        least_epochs: how far down it is scaled.
         rename: metrics of the script under other names: the same script fills several columns of a row.
     """
 
     script: str = "evaluate.py"
     flags: dict[str, object] = field(default_factory=dict)
     epochs: int | None = None
+    least_epochs: int = 1
     rename: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,6 +78,11 @@ def irmae(layers: int, **flags: object) -> dict[str, object]:
     return ({"--model": "irmae", "-l": layers} if layers else {"--model": "ae"}) | flags
 
 
+def as_preset(name: str) -> dict[str, object]:
+    """The model and its weights of a preset of train.py; networks, rate and budget are the table's."""
+    return {f"--{key.replace('_', '-')}": value for key, value in PRESETS[name].flags.items() if key in PRESET_FLAGS}
+
+
 def numbers(labels: list[str], values: list[float]) -> dict[str, float]:
     return dict(zip(labels, values, strict=True))
 
@@ -83,14 +92,28 @@ EVERYTHING = ("mse", "ssim", "fid_prior", "fid_mvg", "fid_gmm", "fid_reconstruct
               "kid_mvg", "kid_gmm", "rank", "effective_rank", "isometry", "parameters",
               "training_seconds")  # fmt: skip
 DIMENSIONS = (32, 64, 128, 256, 512)
+# The classifier of codes takes seconds and always has its published 500 epochs. The supervised network is scaled, but
+# to no fewer than 500 steps of 100 images: with few labels an epoch is a single step.
 CLASSIFIED = tuple(
-    Cell("classification.py", {"--train-size": size}, 500, {"test_accuracy": f"accuracy_{size}"}) for size in LABELS
+    Cell("classification.py", {"--train-size": size}, rename={"test_accuracy": f"accuracy_{size}"}) for size in LABELS
 )
 SUPERVISED = tuple(
-    Cell("classification.py", {"--supervised": True} | cell.flags, 500, cell.rename) for cell in CLASSIFIED
+    Cell("classification.py", {"--supervised": True} | cell.flags, 500, 50_000 // max(size, 100), cell.rename)
+    for size, cell in zip(LABELS, CLASSIFIED, strict=True)
 )
 DENSITIES = {"RaDOGAGA, h(d) = d": "radogaga-d", "RaDOGAGA, h(d) = log d": "radogaga-log", "DAGMM": "dagmm"}
 TABULAR = ("thyroid", "kddcup", "kddcup-rev", "arrhythmia")
+
+# λ2 so large that the noise is finer than the least of the 128 dimensions that an autoencoder uses, w so that its
+# steps need not change their length: docs/isometry.md.
+ISOMETRIC = {
+    "AE": irmae(0),
+    "IRMAE, l = 8": irmae(8),
+    "VAE": {"--model": "vae"},
+    "WAE-MMD": {"--model": "wae-mmd"},
+    "beta-VAE": {"--model": "beta-vae"},
+    "RaDOGAGA": {"--model": "radogaga", "--lambda1": 1e5, "--lambda2": 1e6, "--noise-width": 0.05},
+}
 
 TABLES = {
     "depth": Table(
@@ -162,16 +185,23 @@ TABLES = {
         "labels",
     ),
     "isometry": Table(
-        "Inner products in latent and data space (RaDOGAGA, section 5.1)",
+        "Inner products in latent and data space (RaDOGAGA, section 5.1, on MNIST)",
+        "mnist",
+        tuple(Row(label, flags, (Cell("isometry.py"),)) for label, flags in ISOMETRIC.items()),
+        ("isometry", "isometry_ssim", "metric_variation", "mse"),
+        ("isometry", "metric_variation"),
+    ),
+    "isometry-celeba": Table(
+        "Inner products in latent and data space (RaDOGAGA, section 5.1, networks and λ as published)",
         "celeba",
         (
-            Row("RaDOGAGA", {"--model": "radogaga"}),
-            Row("beta-VAE", {"--model": "beta-vae"}),
-            Row("VAE", {"--model": "vae"}),
-            Row("AE", irmae(0)),
+            Row("RaDOGAGA", as_preset("radogaga-celeba"), (Cell("isometry.py"),)),
+            Row("beta-VAE", as_preset("beta-vae-celeba"), (Cell("isometry.py"),)),
+            Row("VAE", {"--model": "vae"}, (Cell("isometry.py"),)),
+            Row("AE", irmae(0), (Cell("isometry.py"),)),
         ),
-        ("isometry", "mse", "ssim", "effective_rank"),
-        ("isometry", "mse"),
+        ("isometry", "isometry_ssim", "metric_variation", "mse"),
+        ("isometry", "metric_variation"),
         published_train={"--arch": "gdn", "-n": 256},
     ),
     "density": Table(

@@ -4,6 +4,7 @@
 python train.py --gpu -l 8 --dataset mnist          IRMAE
 python train.py --gpu -l 0 --dataset mnist          the plain autoencoder
 python train.py --gpu --vae --dataset mnist         VAE
+torchrun --nproc_per_node=2 train.py --gpu -l 8     the same, on two GPUs
 """
 
 import argparse
@@ -23,7 +24,7 @@ import data
 import models
 from models.base import Autoencoder
 from presets import PRESETS
-from utils import checkpoint, cli, device, files, plots, training
+from utils import checkpoint, cli, device, distributed, files, plots, training
 from utils.errors import Diverged, UserError
 
 SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
@@ -60,7 +61,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group = cli.add_run(parser, batch_size=32)
     group.add_argument("--epochs", type=cli.positive, default=100, help="passes over the training images")
     group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
-    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: multiply in bfloat16")
+    group.add_argument(
+        "--precision",
+        choices=list(device.PRECISIONS),
+        default="fp32",
+        help="; ".join(f"{key}: {title}" for key, title in device.PRECISIONS.items()),
+    )
+    group.add_argument("--eager", action="store_true", help="as PyTorch has it: no CUDA graph, no faster form")
     group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
@@ -133,20 +140,28 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
 
 
 class Interrupt:
-    """Remembers that SIGINT or SIGTERM came, so that the loop can end between two steps; a second one ends at once."""
+    """Remembers that SIGINT or SIGTERM came, so that the loop can end between two steps; a second one ends at once.
+
+    Of several processes all end between the same two steps, whichever of them got the signal.
+    """
+
+    SAVE = 1  # what ``wants`` says beside the numbers of the signals
 
     def __init__(self):
-        self.signal: int | None = None
+        self.signal = 0
+        self.vote = distributed.Vote()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self)
 
     def __call__(self, number: int, frame: object) -> None:
         self.signal = number
+        # torchrun, which passes signals on, ends by itself what has not ended in 30 seconds.
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if distributed.launched() else signal.SIG_DFL)
 
-    def __bool__(self) -> bool:
-        return self.signal is not None
+    def wants(self, save: bool = False) -> int:
+        """The signal that came, else ``SAVE`` if that is due, else 0: the same in all processes."""
+        return self.vote(self.signal or (self.SAVE if save else 0))
 
 
 @dataclass
@@ -158,21 +173,27 @@ class Run:
     model: Autoencoder
     optimizer: torch.optim.Optimizer
     device: torch.device
+    step: training.Step
 
     def restore(self) -> None:
         """Weights, optimiser and random state from the record; the learning rate stays the command line's."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
+        # "capturable" belongs to the device: a run may go on where there is a GPU, or none.
+        own = [{key: group[key] for key in ("lr", "capturable")} for group in self.optimizer.param_groups]
         self.model.load_state_dict(self.record["weights"])
         self.optimizer.load_state_dict(self.record["optimizer"])
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        device.match_layout(self.optimizer)
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)
         torch.set_rng_state(self.record["random"]["cpu"])
         if self.device.type == "cuda" and self.record["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(self.record["random"]["cuda"])
 
     def save(self, totals: training.Totals) -> None:
-        """Write the checkpoint, of finite losses only."""
+        """Write the checkpoint, of finite losses only. Of several processes all call this and the first writes."""
         self.check_finite(totals.means())
+        distributed.average_buffers(self.model)
+        if distributed.rank() != 0:
+            return
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.record.update(
             weights=self.model.state_dict(),
@@ -190,46 +211,57 @@ class Run:
             epoch = self.record["epoch"] + 1
             raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong)}); {kept}; try a lower --lr")
 
-    def leave(self, totals: training.Totals, interrupt: Interrupt) -> NoReturn:
+    def leave(self, totals: training.Totals, number: int) -> NoReturn:
         """Save between two steps and end with the status that a shell gives to the signal."""
         self.save(totals)
+        distributed.wait()
         print(
             f"{self.path.name}: interrupted in epoch {self.record['epoch'] + 1} after {self.record['step']} steps; "
-            f"saved {self.path}; the same command with --resume goes on"
+            f"saved {self.path}; the same command with --resume goes on",
+            flush=True,
         )
-        sys.exit(128 + interrupt.signal)
+        sys.exit(128 + number)
 
 
 def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> training.Totals:
-    """The rest of the epoch under way: all of it, or what an interrupted run has not seen."""
+    """The rest of the epoch under way: all of it, or what an interrupted run has not seen. Losses of all processes."""
     record = run.record
-    epoch, totals = record["epoch"] + 1, training.Totals(**record["running"])
+    epoch = record["epoch"] + 1
+    totals = training.Totals(**record["running"]) if distributed.rank() == 0 else training.Totals()
     # The order depends on seed and epoch alone, so that what is left of an epoch is known.
     order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
-    batches = train_set.batches(args.batch_size, True, order, run.device, skip=record["step"])
+    batches = train_set.rows(args.batch_size, True, order, run.device, record["step"], distributed.part)
     steps = -(-len(train_set) // args.batch_size)
     last_save = time.monotonic()
     with tqdm(
-        total=steps, initial=record["step"], desc=f"epoch {epoch}/{args.epochs}", leave=False, disable=None
+        total=steps, initial=record["step"], desc=f"epoch {epoch}/{args.epochs}", leave=False, disable=hidden()
     ) as bar:
-        for _ in training.train_steps(run.model, batches, run.optimizer, totals, args.precision):
+        for _ in training.take_steps(run.step, batches, totals):
             record["step"] += 1
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
-                bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)
-            if interrupt:
-                run.leave(totals, interrupt)
-            if time.monotonic() - last_save > SAVE_EVERY:
-                run.save(totals)
+                bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)  # of this process
+            due = distributed.rank() == 0 and time.monotonic() - last_save > SAVE_EVERY
+            if due:
                 last_save = time.monotonic()
-    return totals
+            wanted = interrupt.wants(save=due)
+            if wanted > Interrupt.SAVE:
+                run.leave(totals.of_all_processes(), wanted)
+            if wanted == Interrupt.SAVE:
+                run.save(totals.of_all_processes())
+    return totals.of_all_processes()
 
 
 def validate(run: Run, valid_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> dict | None:
     """Mean losses over the validation images; None when interrupted."""
-    batches = valid_set.batches(args.batch_size, device=run.device)
-    total = -(-len(valid_set) // args.batch_size)
-    shown = tqdm(batches, "validation", total, leave=False, disable=None)
-    return training.evaluate(run.model, shown, args.precision, stop=lambda: bool(interrupt))
+    batches = valid_set.rows(args.batch_size, device=run.device, part=distributed.part)
+    shown = tqdm(batches, "validation", -(-len(valid_set) // args.batch_size), leave=False, disable=hidden())
+    images = ((valid_set.prepare(rows.to(run.device, non_blocking=True)), total) for rows, total in shown)
+    return training.evaluate(run.model, images, args.precision, stop=lambda: interrupt.wants() > Interrupt.SAVE)
+
+
+def hidden() -> bool | None:
+    """``disable`` of tqdm: the first process alone shows a bar, and only on a terminal."""
+    return True if distributed.rank() else None
 
 
 def finish_epoch(run: Run, totals: training.Totals, valid_losses: dict, seconds: float) -> dict:
@@ -241,9 +273,10 @@ def finish_epoch(run: Run, totals: training.Totals, valid_losses: dict, seconds:
     run.save(totals)  # checks the losses, with the epoch still open
     run.check_finite(row)
     record["metrics"].append(row)
-    record.update(epoch=row["epoch"], step=0)
+    record.update(epoch=row["epoch"], step=0, running=training.Totals().state())
     run.save(training.Totals())
-    files.write_csv(run.path.with_name(run.path.name + ".csv"), record["metrics"])
+    if distributed.rank() == 0:
+        files.write_csv(run.path.with_name(run.path.name + ".csv"), record["metrics"])
     return row
 
 
@@ -266,6 +299,17 @@ def main() -> None:
     args = parse_arguments()
     record = new_run(args)
     path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or record["model"]["name"])
+    computing_on = device.choose(args.gpu)
+
+    def advice() -> str:
+        return f"{path} holds what was saved last; --resume goes on there" if path.exists() else "nothing was saved yet"
+
+    with distributed.together(computing_on, advice):
+        train(args, record, path, computing_on)
+
+
+def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torch.device) -> None:
+    """All epochs, from the beginning or from where the checkpoint at ``path`` stopped."""
     resuming = args.resume and path.exists()
     if resuming:
         record = continue_run(checkpoint.load(path), record, path)
@@ -276,45 +320,58 @@ def main() -> None:
         return
 
     images = (args.image_size, args.channels, args.skip_corrupt)
-    train_set = data.load(args.dataset, "train", record["data"]["path"], args.train_size, *images)
-    valid_set = data.load(args.dataset, "valid", record["data"]["path"], args.valid_size, *images)
+    with distributed.first_alone():
+        train_set = data.load(args.dataset, "train", record["data"]["path"], args.train_size, *images)
+        valid_set = data.load(args.dataset, "valid", record["data"]["path"], args.valid_size, *images)
+    train_set, valid_set = train_set.to(computing_on), valid_set.to(computing_on)
 
-    computing_on = device.choose(args.gpu)
+    device.set_precision(args.precision)
     torch.manual_seed(args.seed)
     model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
-    run = Run(path, record, model, training.make_optimizer(model, args.lr), computing_on)
+    if not args.eager:
+        device.prepare(model, computing_on)
+    optimizer = training.make_optimizer(model, args.lr)
+    step = training.Step(model, optimizer, args.precision, train_set.prepare, args.eager)
+    run = Run(path, record, model, optimizer, computing_on, step)
     if resuming:
         run.restore()
         print(f"resuming {path} after {record['epoch']} epochs and {record['step']} steps")
-    elif (aside := checkpoint.set_aside(path)) is not None:
+    elif distributed.rank() == 0 and (aside := checkpoint.set_aside(path)) is not None:
         print(f"the earlier {path} is now {aside}")
+    processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
     print(
         f"{record['model']['name']} on {args.dataset}: n = {model.latent_dim}, "
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(train_set):,} training and "
-        f"{len(valid_set):,} validation images, {computing_on}, {args.precision}, seed {args.seed}"
+        f"{len(valid_set):,} validation images, {computing_on}{processes}, {args.precision}, seed {args.seed}"
     )
 
     if not resuming:
         model.pretrain(lambda num: train_set.gather(torch.randint(len(train_set), (num,)), computing_on), args.lr)
+    distributed.start_equal(model)
     interrupt = Interrupt()
-    writer = SummaryWriter(path.parent / "tensorboard" / path.name, purge_step=record["epoch"] + 1)
+    folder = path.parent / "tensorboard" / path.name
+    writer = SummaryWriter(folder, purge_step=record["epoch"] + 1) if distributed.rank() == 0 else None
     while record["epoch"] < args.epochs:
         started = time.monotonic()
         totals = train_epoch(run, train_set, args, interrupt)
+        distributed.average_buffers(model)
         valid_losses = validate(run, valid_set, args, interrupt)
         if valid_losses is None:
-            run.leave(totals, interrupt)
+            run.leave(totals, interrupt.wants())
         row = finish_epoch(run, totals, valid_losses, time.monotonic() - started)
-        log_epoch(writer, model, valid_set, row, computing_on)
+        if writer is not None:
+            log_epoch(writer, model, valid_set, row, computing_on)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
             f"{path.name}: epoch {row['epoch']}/{args.epochs}  loss {row['train_loss']:.5f}  "
             f"valid {row['valid_loss']:.5f}  ({terms})  {row['seconds']:.1f} s",
             flush=True,
         )
-        if interrupt and record["epoch"] < args.epochs:
-            run.leave(training.Totals(), interrupt)
-    writer.close()
+        wanted = interrupt.wants()
+        if wanted > Interrupt.SAVE and record["epoch"] < args.epochs:
+            run.leave(training.Totals(), wanted)
+    if writer is not None:
+        writer.close()
     epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
     loss = f"validation loss {row['valid_loss']:.5f} after {epochs}"
     print(f"{path.name} on {args.dataset}: {loss}; saved {path}")

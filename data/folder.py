@@ -131,11 +131,23 @@ def _decode_into(
         raise UserError(f"none of the {len(files)} images under {files[0].parent} can be decoded")
     pixels.flush()
     if corrupt:
-        good = pixels[kept]
-        del pixels
-        with open(target, "wb") as stream:
-            np.save(stream, good)
+        _leave_out(target, pixels, kept)
     return kept
+
+
+def _leave_out(target: Path, pixels: np.ndarray, kept: list[int]) -> None:
+    """Put a file with only the images ``kept`` in the place of ``target``; never all of them in memory."""
+    handle, smaller = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        good = np.lib.format.open_memmap(smaller, "w+", np.uint8, (len(kept), *pixels.shape[1:]))
+        for new, old in enumerate(kept):
+            good[new] = pixels[old]
+        good.flush()
+        os.replace(smaller, target)
+    except BaseException:
+        Path(smaller).unlink(missing_ok=True)
+        raise
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -3,17 +3,24 @@
 Decoding, cropping and resizing happen once, before training; the loop only gathers rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
+
+Part = Callable[[int], slice]  # which images of a batch of that size are wanted
+
+
+def whole(total: int) -> slice:
+    """All images of a batch of ``total``."""
+    return slice(0, total)
 
 
 class ImageDataset:
     """uint8 images and, where there are any, labels.
 
     Args:
-        images: ``(N, C, H, W)`` uint8, in memory or memory-mapped.
+        images: ``(N, C, H, W)`` uint8, in memory, memory-mapped or on a device.
         labels: ``(N,)`` int64 or None.
         classes: the names of the labels, in their order.
     """
@@ -31,10 +38,48 @@ class ImageDataset:
         labels = None if self.labels is None else self.labels[:size]
         return type(self)(self.images[:size], labels, self.classes)
 
+    def to(self, device: torch.device) -> "ImageDataset":
+        """The data set with its images on a CUDA device, where they take at most half of the memory free there.
+
+        Those that do not fit stay where they are, and ``rows`` sends them batch by batch.
+        """
+        if device.type != "cuda" or self.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        return type(self)(self.images.to(device), self.labels, self.classes)
+
     def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The images ``index`` ``(B,)`` as floats ``(B, C, H, W)`` in [0, 1] on the device."""
         pixels = self.images[index.to(self.images.device)]
-        return pixels.to(device, non_blocking=True).float().div_(255)
+        return self.prepare(pixels.to(device, non_blocking=True))
+
+    def prepare(self, rows: Tensor) -> Tensor:
+        """What ``rows`` gave, on the computing device, as floats ``(B, C, H, W)`` in [0, 1]. No wait."""
+        pixels = rows if rows.dtype == torch.uint8 else self.images[rows]
+        return pixels.float().div_(255)
+
+    def rows(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        skip: int = 0,
+        part: Part = whole,
+    ) -> Iterator[tuple[Tensor, int]]:
+        """For each batch what ``prepare`` makes its images of, and how many images it has; the last may be smaller.
+
+        Where the images are on the device already that is an index, otherwise it is their pixels in page-locked memory.
+
+        Args:
+            shuffle: visit the images in the order that ``generator`` draws, otherwise in their own. It is drawn on the
+                CPU, hence the same on every device, and copied once.
+            skip: leave out that many batches at the start: how an interrupted epoch goes on where it was.
+            part: the images of each batch that this process computes.
+        """
+        order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
+        batches = order.to(self.images.device).split(batch_size)[skip:]
+        parts = ((index[part(len(index))], len(index)) for index in batches)
+        return parts if self.images.device.type == torch.device(device).type else staged(self.images, parts)
 
     def batches(
         self,
@@ -44,12 +89,29 @@ class ImageDataset:
         device: torch.device | str = "cpu",
         skip: int = 0,
     ) -> Iterator[Tensor]:
-        """Float images in [0, 1], ``(batch_size, C, H, W)``, on the device; the last batch may be smaller.
+        """Float images in [0, 1], ``(batch_size, C, H, W)``, on the device; arguments as in ``rows``."""
+        for rows, _ in self.rows(batch_size, shuffle, generator, device, skip):
+            yield self.prepare(rows.to(device, non_blocking=True))
 
-        Args:
-            shuffle: visit the images in the order that ``generator`` draws, otherwise in their own.
-            skip: leave out that many batches at the start: how an interrupted epoch goes on where it was.
-        """
-        order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        for index in order.split(batch_size)[skip:]:
-            yield self.gather(index, device)
+
+def staged(images: Tensor, parts: Iterable[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, int]]:
+    """The pixels of each part in one of two page-locked buffers, from where a CUDA device fetches them by itself.
+
+    While the device works on one batch the host gathers the next, from a memory map say. A buffer is filled again when
+    the device has done everything that was asked of it before the next batch was wanted, the copy included.
+    """
+    cuda = torch.cuda.is_available()
+    buffers: list[Tensor | None] = [None, None]
+    done: list[torch.cuda.Event | None] = [None, None]
+    for number, (index, total) in enumerate(parts):
+        slot = number % 2
+        if done[slot] is not None:
+            done[slot].synchronize()
+        if buffers[slot] is None or len(buffers[slot]) < len(index):
+            buffers[slot] = torch.empty((len(index), *images.shape[1:]), dtype=images.dtype, pin_memory=cuda)
+        pixels = buffers[slot][: len(index)]
+        torch.index_select(images, 0, index, out=pixels)
+        yield pixels, total
+        if cuda:
+            done[slot] = torch.cuda.Event()
+            done[slot].record()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from data.images import Part, whole
+
 IMAGE_SIZE = 32
 CLASSES = ["circle", "square"]
 SPLIT_SEEDS = {"train": 1, "valid": 2, "test": 3}  # the splits are disjoint draws whatever the run's own seed
@@ -63,8 +65,28 @@ class ShapeDataset:
     def first(self, size: int) -> "ShapeDataset":
         return ShapeDataset(self.factors[:size])
 
+    def to(self, device: torch.device) -> "ShapeDataset":
+        return self  # the factors are copied once a pass
+
     def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        return render(self.factors[index].to(device))
+        return render(self.factors[index.to(self.factors.device)].to(device))
+
+    def prepare(self, rows: Tensor) -> Tensor:
+        return render(rows)
+
+    def rows(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        skip: int = 0,
+        part: Part = whole,
+    ) -> Iterator[tuple[Tensor, int]]:
+        """The factors of each batch, on the device, and how many images it has."""
+        factors = draw_factors(len(self), generator) if shuffle else self.factors
+        for rows in factors.to(device).split(batch_size)[skip:]:
+            yield rows[part(len(rows))], len(rows)
 
     def batches(
         self,
@@ -74,9 +96,8 @@ class ShapeDataset:
         device: torch.device | str = "cpu",
         skip: int = 0,
     ) -> Iterator[Tensor]:
-        factors = draw_factors(len(self), generator) if shuffle else self.factors
-        for rows in factors.split(batch_size)[skip:]:
-            yield render(rows.to(device))
+        for rows, _ in self.rows(batch_size, shuffle, generator, device, skip):
+            yield render(rows)
 
 
 def load(split: str, size: int) -> ShapeDataset:

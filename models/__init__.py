@@ -67,7 +67,7 @@ CATVAE_OPTIONS = {
     "entropy_weight": Option(("--entropy-weight",), "finite_float", "γ, weight of Σ a log a, the classes' entropy"),
     "balance_weight": Option(("--balance-weight",), "non_negative_float", "weight of equally large classes (ours)"),
     "smooth_weight": Option(
-        ("--smooth-weight",), "non_negative_float", "weight of classes that withstand shifts (ours)"
+        ("--smooth-weight",), "non_negative_float", "weight of classes that withstand deformations (ours)"
     ),
 }
 

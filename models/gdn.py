@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import full_precision
+from models.convolutions import Conv2d, ConvTranspose2d
 from models.lower_bound import lower_bound
 
 PEDESTAL = 2**-36  # added under the root: the gradient of a stored value stays finite where its square is 0
@@ -68,10 +69,10 @@ class GDNEncoder(nn.Module):
 
     def __init__(self, image_size: int, channels: int, code_width: int, width: int = 64, hidden_width: int = 8192):
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 9, stride=2, padding=4), GDN(width)]
+        layers: list[nn.Module] = [Conv2d(channels, width, 9, stride=2, padding=4), GDN(width)]
         for _ in range(HALVINGS - 2):
-            layers += [nn.Conv2d(width, width, 5, stride=2, padding=2), GDN(width)]
-        self.dcnn = nn.Sequential(*layers, nn.Conv2d(width, width, 5, stride=2, padding=2, bias=False))
+            layers += [Conv2d(width, width, 5, stride=2, padding=2), GDN(width)]
+        self.dcnn = nn.Sequential(*layers, Conv2d(width, width, 5, stride=2, padding=2, bias=False))
         self.hidden = nn.Linear(width * (image_size // 2**HALVINGS) ** 2, hidden_width)
         self.fc = nn.Linear(hidden_width, code_width)
 
@@ -102,9 +103,9 @@ class GDNDecoder(nn.Module):
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             # The output padding makes an odd kernel double the size exactly.
-            layers.append(nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1))
+            layers.append(ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1))
             layers.append(GDN(outputs, inverse=True))
-        layers.append(nn.ConvTranspose2d(widths[-1], channels, 9, stride=2, padding=4, output_padding=1))
+        layers.append(ConvTranspose2d(widths[-1], channels, 9, stride=2, padding=4, output_padding=1))
         self.dcnn = nn.Sequential(*layers)
         self.output = output
 

@@ -9,17 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Autoencoder, full_precision
+from models.deform import deform
 from models.networks import build_networks
 from utils.errors import UserError
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
 GENERATED = 10  # images of each class in a step, as in the released code
-SHIFT = 2.0  # Euclidean length, over all pixels, of the shift that the classes are to withstand
-
-
-def shift_of(direction: Tensor) -> Tensor:
-    """Images ``(B, C, H, W)`` scaled to length ``SHIFT`` each."""
-    return SHIFT * F.normalize(direction.flatten(1), dim=1).view_as(direction)
 
 
 class CatVAE(Autoencoder):
@@ -42,7 +37,7 @@ class CatVAE(Autoencoder):
         kl_weight: β; 1 is the evidence lower bound.
         entropy_weight: γ; 1 is the evidence lower bound, below 0 the classes are to be certain.
         balance_weight: weight of ``Σ_c ā_c log ā_c``, ā the mean of a over the batch: classes of equal size. Ours.
-        smooth_weight: weight of ``smoothness``. Ours.
+        smooth_weight: weight of the divergence of a from that of the image under ``deform``, in nats; for images. Ours.
     """
 
     def __init__(
@@ -102,22 +97,6 @@ class CatVAE(Autoencoder):
         mean, logvar = (base[:, None] + self.classes.weight.T).chunk(2, dim=2)
         return 0.5 * ((mean - self.class_means).square() + logvar.exp() - 1 - logvar).sum(dim=2)
 
-    def smoothness(self, x: Tensor) -> Tensor:
-        """How much a(x) changes, in nats, where a shift of the image by ``SHIFT`` changes it most.
-
-        Virtual adversarial training (Miyato et al. 2018, arXiv 1704.03976) with one power iteration, which Hu et al.
-        2017 (arXiv 1702.08720) found to make clusters of digits: a border between classes keeps away from images.
-        """
-        training = self.enc.training
-        self.enc.eval()  # the shift alone is to change the class, not the dropout
-        with torch.enable_grad():
-            a = self.classify(x).detach()
-            shift = shift_of(torch.randn_like(x)).requires_grad_()
-            (gradient,) = torch.autograd.grad((a * self.heads(x + shift)[0]).sum(), shift)
-        log_a = self.heads(x - shift_of(gradient))[0]
-        self.enc.train(training)
-        return F.kl_div(log_a, a, reduction="batchmean")
-
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         log_a, base = self.heads(x)
         a = log_a.exp()
@@ -134,7 +113,9 @@ class CatVAE(Autoencoder):
             losses["balance"] = torch.special.entr(mean_a).sum().neg()
             loss = loss + self.balance_weight * losses["balance"]
         if self.smooth_weight:
-            losses["smoothness"] = self.smoothness(x)
+            # Self-augmented training (Hu et al. 2017, arXiv 1702.08720): the image's own classes are the target.
+            log_deformed, _ = self.heads(deform(x))
+            losses["smoothness"] = F.kl_div(log_deformed, a.detach(), reduction="batchmean")
             loss = loss + self.smooth_weight * losses["smoothness"]
         return {"loss": loss, **losses}
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from models.base import full_precision
+from models.convolutions import Conv2d, ConvTranspose2d
 from models.gdn import GDNDecoder, GDNEncoder
 from utils.errors import UserError
 
@@ -90,14 +91,12 @@ class Encoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((channels, *architecture.encoder_widths)):
-            convolution = nn.Conv2d(
-                inputs, outputs, architecture.kernel, stride=2, padding=(architecture.kernel - 1) // 2
-            )
+            convolution = Conv2d(inputs, outputs, architecture.kernel, stride=2, padding=(architecture.kernel - 1) // 2)
             layers += [convolution, *architecture.normalisation(outputs), nn.ReLU(inplace=True)]
         last_width = architecture.encoder_widths[-1]
         last_size = architecture.image_size // 2 ** len(architecture.encoder_widths)
         if architecture.convolutional_code:
-            layers.append(nn.Conv2d(last_width, code_width, last_size))
+            layers.append(Conv2d(last_width, code_width, last_size))
             self.fc = None
         else:
             self.fc = nn.Linear(last_width * last_size**2, code_width)
@@ -117,23 +116,23 @@ class Decoder(nn.Module):
         layers: list[nn.Module] = []
         if architecture.convolutional_code:
             self.fc = None
-            layers += [nn.ConvTranspose2d(latent_dim, widths[0], 2), nn.ReLU(inplace=True)]
+            layers += [ConvTranspose2d(latent_dim, widths[0], 2), nn.ReLU(inplace=True)]
         else:
             self.fc = nn.Linear(latent_dim, widths[0] * DECODER_SEED_SIZE**2)
             if architecture.relu_after_fc:
-                layers.append(nn.ReLU(inplace=True))
+                layers.append(nn.ReLU())  # not in place: the feature map is a view, whose gradient would be copied
         for inputs, outputs in pairwise(widths):
             kernel = architecture.kernel
             # An odd kernel fits two input sizes; the output padding chooses the one that doubles.
-            convolution = nn.ConvTranspose2d(
+            convolution = ConvTranspose2d(
                 inputs, outputs, kernel, stride=2, padding=(kernel - 1) // 2, output_padding=kernel % 2
             )
             layers += [convolution, *architecture.normalisation(outputs), nn.ReLU(inplace=True)]
         if architecture.convolutional_code:
-            layers.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
+            layers.append(ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
         else:
             last = architecture.last_kernel
-            layers.append(nn.ConvTranspose2d(widths[-1], channels, last, padding=last // 2))
+            layers.append(ConvTranspose2d(widths[-1], channels, last, padding=last // 2))
         self.dcnn = nn.Sequential(*layers, output)
 
     def logits(self, z: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Source: Tolstikhin, Bousquet, Gelly, Schölkopf 2018, "Wasserstein Auto-Encoders
 code.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -170,7 +171,9 @@ class WAEGAN(WAE):
         """The adversary's log-odds that ``z`` ``(B, n)`` comes from the prior, ``(B,)``."""
         logits = full_precision(functional_call(self.adversary, parameters, (z,))).squeeze(1)
         if self.prior_offset:
-            logits = logits + torch.distributions.Normal(0.0, self.pz_scale).log_prob(z).sum(dim=1)
+            # log p(z) of N(0, σ_z² I); written out, for torch.distributions looks at its arguments on the host.
+            quadratic = (z / self.pz_scale).square().sum(dim=1)
+            logits = logits - 0.5 * quadratic - self.latent_dim * math.log(self.pz_scale * math.sqrt(2 * math.pi))
         return logits
 
     def penalty(self, z: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

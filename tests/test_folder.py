@@ -1,5 +1,7 @@
 """Folders of images: every mode becomes grey or RGB, damaged files are named, the cache is whole and reused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,21 @@ def test_the_cache_is_reused_until_a_file_changes(tmp_path, monkeypatch):
     noise(9, 9, 99).save(tmp_path / "new.png")
     data.load("folder", "train", tmp_path)
     assert len(decoded) == 12 + 13
+
+
+@pytest.mark.parametrize("corrupt", [False, True])
+def test_decoded_images_are_mapped_from_the_cache_not_read(tmp_path, corrupt):
+    """Their memory belongs to the cache's file: what does not fit is read again from the disk, not swapped."""
+    fill(tmp_path)
+    if corrupt:
+        (tmp_path / "004.png").write_bytes(b"damaged")
+    images = data.load("folder", "train", tmp_path, image_size=32, skip_corrupt=corrupt).images
+    (cache,) = [file for file in (tmp_path / ".cache").iterdir() if ".kept" not in file.name]
+    (place,) = [
+        line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(cache))
+    ]
+    first, last = (int(address, 16) for address in place.split("-"))
+    assert first <= images.data_ptr() and images.data_ptr() + images.nbytes <= last
 
 
 def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path):

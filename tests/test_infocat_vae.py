@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from models.infocat_vae import SHIFT, shift_of
+from models.deform import deform
 from utils import training
 from utils.errors import UserError
 
@@ -182,20 +182,33 @@ def test_balance_is_least_for_equally_large_classes():
     torch.testing.assert_close(losses["loss"], others + 3 * losses["balance"])
 
 
-def test_smoothness_is_the_divergence_under_a_shift_worse_than_a_random_one():
-    model, x = build("catvae", smooth_weight=3.0), torch.rand(50, 6, dtype=torch.float64)
-    torch.manual_seed(0)
-    found = float(model.smoothness(x).detach())
-    a = model.classify(x)
-    random = []
-    for _ in range(20):
-        shift = shift_of(torch.randn_like(x))
-        torch.testing.assert_close(shift.norm(dim=1), torch.full((50,), SHIFT, dtype=torch.float64))
-        b = model.classify(x + shift)
-        random.append(float((a * (a / b).log()).sum(1).mean().detach()))
-    assert found > max(random) > 0
+def test_deformations_are_the_affine_maps_that_they_say(monkeypatch):
+    """A bright dot goes where rotation · shear · scaling and translation, inverted by hand, send it."""
+    size, rows, columns = 33, torch.tensor([8, 20]), torch.tensor([24, 10])
+    x = torch.zeros(2, 1, size, size, dtype=torch.float64)
+    x[torch.arange(2), 0, rows, columns] = 1.0
+    monkeypatch.setattr(torch, "rand", lambda *shape, **kind: torch.full(shape, 1.0, **kind))  # the extreme of each
+    y = deform(x)[:, 0]
+    angle = math.radians(20)
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix = rotation @ np.array([[1, 0.3], [0, 1]]) @ np.diag([1.15, 1.15])
+    for image, row, column in zip(y, rows.tolist(), columns.tolist(), strict=True):
+        place = (np.array([column, row]) - size // 2) / (size / 2)  # (x, y), 1 at the border
+        moved = np.linalg.solve(matrix, place - 1 / 8) * (size / 2) + size // 2
+        weights = image.numpy() / image.sum().item()
+        centre = [(weights.sum(axis=0) * np.arange(size)).sum(), (weights.sum(axis=1) * np.arange(size)).sum()]
+        np.testing.assert_allclose(centre, moved, atol=0.3)
+
+
+def test_smoothness_is_the_divergence_of_the_deformed_images_classes():
+    model = build("catvae", "image-mlp-32", 1, smooth_weight=3.0).eval()
+    x = torch.rand(5, 1, 32, 32, dtype=torch.float64)
+    torch.manual_seed(4)
     losses = model.losses(x)
-    assert losses["smoothness"].requires_grad and model.enc.training
-    with torch.no_grad():  # in an evaluation too
-        assert not model.eval().losses(x)["loss"].requires_grad
-    assert not model.enc.training
+    torch.manual_seed(4)
+    torch.randn(5, K * DELTA, dtype=torch.float64)  # the posterior's draw comes first
+    a, b = model.classify(x).detach(), model.classify(deform(x)).detach()
+    assert float(losses["smoothness"].detach()) == pytest.approx(float((a * (a / b).log()).sum(dim=1).mean()), rel=1e-9)
+    others = losses["reconstruction"] + losses["kl"] + losses["negative_entropy"]
+    torch.testing.assert_close(losses["loss"], others + 3 * losses["smoothness"])
+    assert float(losses["smoothness"].detach()) > 0

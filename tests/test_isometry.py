@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import data
 import isometry
 import models
 from models.radogaga import ssim
@@ -113,9 +114,19 @@ def test_the_script_puts_several_models_in_one_table(checkpoints, tmp_path):
     folder = tmp_path / "results" / "digits" / "isometry"
     rows = json.loads((folder / "ae-radogaga.json").read_text())
     assert [row["model_name"] for row in rows] == ["ae", "radogaga"]
+    x = next(data.load("digits", "test", str(tmp_path), 60).batches(60))
+    errors = {}
+    for name in ("ae", "radogaga"):
+        record = checkpoint.load(tmp_path / "digits" / name)
+        model = models.build(name, **record["model"]["config"]).eval()
+        model.load_state_dict(record["weights"])
+        with torch.no_grad():
+            errors[name] = float((model(x) - x).square().mean())
     for row in rows:
         assert set(row["pearson"]) == set(METRICS)
         assert all(-1 <= value <= 1 for value in row["pearson"].values())
+        assert row["isometry"] == row["pearson"]["mse-difference"]
+        assert row["mse"] == pytest.approx(errors[row["model_name"]], rel=1e-4)
         assert row["variance"] == sorted(row["variance"], reverse=True)
         assert sorted(row["dimensions"]) == list(range(8))
         assert f"{row['model_name']} {row['pearson']['mse-difference']:.4f}" in done.stdout.splitlines()[-1]

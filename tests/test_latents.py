@@ -79,3 +79,16 @@ def test_grid_places_images_row_by_row():
     grid = plots.image_grid(images, columns=3)
     assert grid.shape == (3, 2 * 66 + 2, 3 * 66 + 2)  # 64 pixels and a border of 2
     assert [round(float(grid[0, y, x]), 2) for y in (30, 96) for x in (30, 96, 162)] == [0, 0.2, 0.4, 0.6, 0.8, 1]
+
+
+def test_a_traverse_walks_along_the_dimensions_with_most_variance():
+    codes = (
+        torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([1.0, 5.0, 2.0]) + 4
+    )
+    walked, order = latents.traverse(codes, 2, 5, reach=2.0)
+    assert order.tolist() == [1, 2, 0]
+    first, second = walked.view(2, 5, 3)
+    assert first[:, 1].tolist() == pytest.approx([-6, -1, 4, 9, 14], abs=0.5)
+    assert torch.equal(first[:, [0, 2]], codes.mean(0)[[0, 2]].float().expand(5, 2)), "one dimension moves at a time"
+    assert second[4, 2] - second[0, 2] == pytest.approx(8, rel=0.05)
+    assert len(latents.traverse(codes, 10, 5)[0]) == 15, "no more rows than dimensions"

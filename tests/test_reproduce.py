@@ -16,7 +16,7 @@ import pytest
 import features
 import report
 import reproduce
-from tables import TABLES, Row, Table
+from tables import TABLES, Cell, Row, Table
 
 # Stand-ins that take seconds off, not behaviour: a training of several saved epochs that can be resumed, and an
 # evaluation of it. Without --resume they refuse to train over what is there, like nothing in the repository may need.
@@ -114,6 +114,30 @@ def test_keys_follow_the_configuration():
     for change in (("--epochs", 6), ("--epochs", 5, "--seed", 1), ("--epochs", 5, "--dataset", "digits"),
                    ("--epochs", 5, "--batch-size", 64), ("--epochs", 5, "--fid-samples", 500)):  # fmt: skip
         assert not base & keys(*change), change
+
+
+def test_the_command_below_a_table_asks_for_the_same_cells(monkeypatch):
+    def plan_of(words):
+        monkeypatch.setattr(sys, "argv", words)
+        args = reproduce.parse_arguments()
+        return reproduce.command_line("depth", args), set(reproduce.make_plan(args).groups)
+
+    words = [
+        "depth",
+        "--epochs",
+        "3",
+        "--seed",
+        "5",
+        "--batch-size",
+        "64",
+        "--precision",
+        "bf16",
+        "--dataset",
+        "digits",
+    ]
+    line, groups = plan_of(["reproduce.py", *words])
+    assert plan_of(line.split()[1:]) == (line, groups)
+    assert not groups & plan_of(["reproduce.py", *words[:7], *words[9:]])[1], "another precision is another cell"
 
 
 def test_published_numbers_belong_to_rows():
@@ -231,8 +255,9 @@ def test_missing_features_are_a_failure_that_is_tried_again(scripts, tmp_path, c
 def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, monkeypatch):
     """The table's row asks for what ``train.py`` made before: it is evaluated, not trained again."""
     flags = {"--model": "ae", "--lr": 1e-3, "-n": 16}
-    rows = (Row("AE", flags), Row("other n", flags | {"-n": 8}))
-    table = Table("Two rows", "digits", rows, ("mse", "rank", "fid_mvg"), ("mse",))
+    rows = (Row("AE", flags), Row("other n", flags | {"-n": 8}, (Cell("isometry.py", {"--pairs": 50}),)))
+    columns = ("mse", "rank", "fid_mvg", "isometry", "isometry_ssim", "metric_variation")
+    table = Table("Two rows", "digits", rows, columns, ("mse",))
     monkeypatch.setitem(TABLES, "one", table)
     monkeypatch.setattr(features, "LEAST_STEPS", 24)
     import torch
@@ -250,6 +275,7 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     rows = json.loads((tmp_path / "reproduce" / "one.json").read_text())["rows"]
     assert "--model-name ae --" in rows[0]["cells"][0]["command"] and rows[0]["values"]["fid_cls_mvg"][0] > 0
     assert rows[1]["cells"][0]["training"]["model"]["config"]["latent_dim"] == 8
+    assert {"mse", "isometry", "isometry_ssim", "metric_variation"} <= set(rows[1]["values"])
     assert (tmp_path / "reproduce" / "one.png").stat().st_size > 5000
     for path in new:
         (trained / "digits" / path).unlink()
@@ -265,7 +291,7 @@ def lines_of(ranks, distances):
 
 def result_of(lines, dataset="mnist"):
     budget = {"epochs": 7, "seeds": [0], "fid_samples": 10, "classifier_accuracy": 0.99, "command": "python <this>"}
-    budget["device"] = "CPU"
+    budget |= {"device": "CPU", "precision": "fp32"}
     return report.Result(TABLES["depth"], dataset, "_cls", lines, budget)
 
 

@@ -9,6 +9,8 @@ import torch
 from conftest import run_script, start_script
 
 import models
+import reproduce
+import train
 from utils import checkpoint, training
 
 FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 400, "--valid-size", 100, "--lr", 1e-3)
@@ -51,7 +53,7 @@ def test_adam_takes_the_published_step():
 def test_validation_draws_the_same_noise_and_leaves_training_alone():
     torch.manual_seed(0)
     model = models.build("vae", architecture="mlp:4", channels=6, latent_dim=2)
-    batches = [torch.rand(8, 6)]
+    batches = [(torch.rand(8, 6), 8)]
     state = torch.get_rng_state()
     assert training.evaluate(model, batches) == training.evaluate(model, batches)
     assert torch.equal(state, torch.get_rng_state())
@@ -124,6 +126,26 @@ def test_a_finished_run_can_be_made_longer(uninterrupted, tmp_path):
     assert same(weights(tmp_path), weights(uninterrupted))
     again = run_script(*command, "--epochs", 3, "--resume")
     assert again.status == 0 and "already trained" in again.last_line
+
+
+def test_eager_or_captured_here_or_on_a_gpu_it_is_one_run(call, tmp_path):
+    """Same bits on a CPU with and without --eager; a run from a GPU, whose Adam is capturable, goes on; one key."""
+    flags = (*FLAGS, "--train-size", 65)
+    eager, other = (tmp_path / folder / "digits" / "vae" for folder in ("eager", "other"))
+    call("train.py", *flags, "--epochs", 2, "--checkpoint", tmp_path / "eager", "--eager")
+    call("train.py", *flags, "--epochs", 1, "--checkpoint", tmp_path / "other")
+    record = checkpoint.load(other)
+    for group in record["optimizer"]["param_groups"]:
+        group["capturable"] = True
+    checkpoint.save(other, record)
+    result = call("train.py", *flags, "--epochs", 2, "--checkpoint", tmp_path / "other", "--resume")
+    assert result.status == 0, result.err
+    records = [checkpoint.load(path) for path in (eager, other)]
+    assert same(records[0]["weights"], records[1]["weights"])
+    assert not any(group["capturable"] for group in records[1]["optimizer"]["param_groups"])
+    keys = [reproduce.configuration(record, 2) for record in records]
+    asked = reproduce.configuration(train.new_run(train.parse_arguments([*map(str, flags), "--eager"])), 2)
+    assert keys[0] == keys[1] == asked
 
 
 def test_training_again_sets_the_first_run_aside(tmp_path):

@@ -20,7 +20,8 @@ def encode(model, dataset, batch_size: int = 500, device: torch.device | str = "
     model.eval()
     batches = dataset.batches(batch_size, device=device)
     total = -(-len(dataset) // batch_size)
-    return torch.cat([model.encode(x).cpu() for x in tqdm(batches, "encoding", total, leave=False, disable=None)])
+    # Copied once, at the end: no batch waits for the host.
+    return torch.cat([model.encode(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
 
 
 @torch.no_grad()
@@ -71,6 +72,24 @@ def sample_gaussian(codes: Tensor, num: int, seed: int) -> Tensor:
     # By eigenvectors: the covariance of a low-rank code has no Cholesky factor.
     draws = np.random.default_rng(seed).multivariate_normal(values.mean(axis=0), covariance, num, method="eigh")
     return torch.from_numpy(draws).float()
+
+
+def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Straight walks through the mean code, along each of the dimensions with most variance.
+
+    Args:
+        codes: ``(N, n)``.
+        reach: standard deviations to either side of the mean; 2 as published (RaDOGAGA, section 5.1).
+
+    Returns:
+        ``(min(dimensions, n) * steps, n)`` codes, dimension by dimension, and all n dimensions by falling variance.
+    """
+    deviation, mean = torch.std_mean(codes.double(), dim=0)
+    order = deviation.argsort(descending=True)
+    walked = mean.repeat(len(order[:dimensions]), steps, 1)
+    for row, dimension in enumerate(order[:dimensions]):
+        walked[row, :, dimension] += torch.linspace(-reach, reach, steps, dtype=torch.float64) * deviation[dimension]
+    return walked.flatten(0, 1).float(), order
 
 
 def fit_mixture(codes: Tensor, components: int, seed: int) -> GaussianMixture:

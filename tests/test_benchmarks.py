@@ -1,0 +1,103 @@
+"""benchmarks/throughput.py: what it counts, what it measures, and that it runs as typed."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+
+from benchmarks import convolutions, reference, throughput
+from utils.errors import UserError
+
+ARGUMENTS = argparse.Namespace(gpu=False, threads=1, images=64, data_path=None, steps=2, workers=1)
+
+
+def test_a_row_as_typed(tmp_path):
+    flags = ("--models", "irmae", "--datasets", "mnist", "--batch-sizes", 8, "--precisions", "bf16", "--steps", 2)
+    flags += ("--rounds", 2, "--images", 64, "--workers", 1, "--threads", 1, "--json", tmp_path / "rows.json")
+    result = run_script("benchmarks/throughput.py", *flags)
+    assert result.status == 0, result.err
+    assert "1 row" in result.last_line and "bf16" in result.last_line
+    saved = json.loads((tmp_path / "rows.json").read_text())
+    (row,) = saved["rows"]
+    assert saved["machine"]["threads"] == 1 and saved["machine"]["images"] == "noise"
+    assert (row["model"], row["dataset"], row["batch_size"], row["precision"]) == ("irmae", "mnist", 8, "bf16")
+    assert row["images_per_second"] == pytest.approx(8e3 / row["ms_per_step"])
+    assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"] and len(row["rounds"]) == 2
+    assert 0 < row["product_fraction"] < 1  # no step is faster than matrix products alone
+    assert 100e6 < row["peak_memory_bytes"] < 4e9
+
+
+def test_arithmetic_is_counted_as_by_hand():
+    """The published MNIST network: two operations a multiplication, three passes but one for the first layer."""
+    encoder = [256 * 32 * 1, 64 * 64 * 32, 16 * 128 * 64, 4 * 256 * 128]  # output pixels, channels out and in
+    decoder = [64 * 128 * 64, 256 * 64 * 32]  # a transposed convolution: input pixels
+    convolutions = [16 * each for each in (*encoder, *decoder)]
+    others = [1024 * 128, 128 * 8192, 1024 * 32]  # linear layers; the 1x1 convolution on 32x32 pixels
+    expected = 2 * (3 * sum(convolutions + others) - convolutions[0])
+    setting = throughput.Setting("ae", "mnist", 32, "fp32")
+    assert throughput.flops_per_step(setting) == pytest.approx(32 * expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "shape", "celeba"])
+def test_both_loops_see_images_of_the_same_kind(dataset):
+    ours = throughput.load_images(dataset, 4, None)
+    theirs = reference.Images(dataset)
+    (x,) = ours.batches(4)
+    assert theirs[0].shape == x.shape[1:] and theirs[0].dtype == x.dtype
+    assert theirs[0].min() >= 0 and theirs[0].max() <= 1 and not torch.equal(theirs[0], theirs[1])
+
+
+def test_the_reference_draws_shapes_with_the_statistics_of_the_data_set():
+    drawn = np.stack([reference.draw_shape(np.random.default_rng(seed)) for seed in range(500)])
+    rendered = throughput.load_images("shape", 500, None).images
+    assert drawn.max(axis=(1, 2, 3)).mean() == pytest.approx(rendered.amax((1, 2, 3)).float().mean().item(), rel=0.05)
+    assert (drawn.sum(3) > 0).mean() == pytest.approx((rendered.sum(1) > 0).float().mean().item(), rel=0.1)
+
+
+def test_both_loops_learn(monkeypatch):
+    """What is timed is training: the losses of our loop and of the reference fall."""
+    monkeypatch.setattr(reference, "GENERATED", 8)
+    setting = throughput.Setting("ae", "mnist", 8, "fp32")
+    config = throughput.configuration("ae", "mnist") | {"latent_dim": 8}
+    torch.manual_seed(0)
+    losses = reference.steps("ae", config, reference.Images("mnist"), 8, 1, torch.device("cpu"))
+    theirs = [next(losses) for _ in range(30)]
+    losses.close()
+    totals = throughput.our_steps(setting, config, throughput.load_images("mnist", 8, None), torch.device("cpu"))
+    sums = [next(totals).state() for _ in range(30)]
+    first, last = sums[0]["sums"]["loss"] / 8, (sums[29]["sums"]["loss"] - sums[28]["sums"]["loss"]) / 8
+    assert theirs[-1] < 0.9 * theirs[0] and last < 0.9 * first
+
+
+def test_the_profile_adds_up_to_the_step(monkeypatch):
+    monkeypatch.setattr(throughput, "LOOP", {})
+    throughput.start("ours", ARGUMENTS, throughput.Setting("irmae", "mnist", 8, "fp32"))
+    kinds = throughput.profile(ARGUMENTS)
+    assert set(kinds) == set(throughput.KINDS) and min(kinds.values()) >= 0
+    assert kinds["convolutions, backward"] > kinds["convolutions, forward"] > 0 and kinds["optimiser"] > 0
+    step = 1e3 * throughput.advance(5, 5)
+    assert step / 3 < sum(kinds.values()) < 3 * step  # the profiler costs time itself
+
+
+def test_no_real_images_is_the_users_mistake(tmp_path):
+    for name in ("mnist", "celeba"):
+        with pytest.raises(UserError, match="--data-path"):
+            reference.Images(name, tmp_path)
+
+
+@pytest.mark.parametrize("forms", [convolutions.TRANSPOSED_FORMS, convolutions.FORMS])
+def test_every_form_of_a_convolution_computes_the_same(forms):
+    torch.manual_seed(0)
+    x, bias = torch.randn(2, 6, 4, 8, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    x, weight = (each.contiguous(memory_format=torch.channels_last) for each in (x, torch.randn(6, 6, 4, 4).double()))
+    inputs = [each.requires_grad_() for each in (x, weight, bias)]
+    outputs = {name: form(*inputs) for name, form in forms.items()}
+    expected, *others = outputs.values()
+    wanted = torch.autograd.grad(expected, inputs, torch.ones_like(expected).cumsum(3))
+    for y in others:
+        assert torch.allclose(y, expected)
+        got = torch.autograd.grad(y, inputs, torch.ones_like(expected).cumsum(3))
+        assert all(torch.allclose(first, second) for first, second in zip(got, wanted, strict=True))
