@@ -139,6 +139,11 @@ def test_missing_files_say_where_to_get_them(tmp_path):
         tabular.load("thyrod", tmp_path)
 
 
+def test_labels_that_pandas_writes(tmp_path):
+    table = tables.read(write(tmp_path / "t.csv", "one,outlier\n1,True\n2,False\n3,False\n"))
+    np.testing.assert_array_equal(table.anomaly, [True, False, False])
+
+
 def test_a_large_text_file_is_parsed_once_and_again_when_it_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(tabular, "CACHED_FROM", 10)
     path = write(tmp_path / "t.csv", "one,word,label\n1,tcp,0\n2,udp,1\n3,tcp,0\n")
