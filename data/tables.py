@@ -51,7 +51,8 @@ def read(path: Path) -> Table:
     - ``.npz`` and ``.mat``: arrays ``X`` ``(N, P)`` and ``y`` ``(N,)``, 1 for an anomaly (the layout of ODDS).
     - ``.csv``, ``.txt``, ``.data``, also gzipped: comma-separated. A first row of words above numbers is a header.
       The label is the column that the header calls so (label, class, y, ...), else the last: 0 or 1, true or false,
-      or a word, of which "normal" is the only one that is not an anomaly. A column whose first cell is no number holds words.
+      or a word, of which "normal" is the only one that is not an anomaly. A column whose first cell is no number holds
+      words.
 
     Raises:
         UserError: not such a file; NaN, infinity, a missing or unreadable value, named by row and column (from 1, as
@@ -219,6 +220,6 @@ def read_labels(labels: np.ndarray, path: Path, column: str) -> np.ndarray:
             return np.isin(labels, found[words == "true"])
     shown = ", ".join(map(str, found[:3])) + (", ..." if len(found) > 3 else "")
     raise UserError(
-        f"{path}: no labels: expected 0 and 1, true and false, or 'normal' and other words, in column {column}, found {len(found)} "
-        f"values: {shown}"
+        f"{path}: no labels: expected 0 and 1, true and false, or 'normal' and other words, in column {column}, "
+        f"found {len(found)} values: {shown}"
     )
