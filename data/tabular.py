@@ -47,9 +47,9 @@ class VectorDataset(ImageDataset):
     def vectors(self) -> Tensor:
         return self.images
 
-    def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """The vectors ``index`` ``(B,)`` as ``(B, D)`` on the device."""
-        return self.vectors[index.to(self.vectors.device)].to(device, non_blocking=True)
+    def prepare(self, rows: Tensor) -> Tensor:
+        """Vectors ``(B, D)`` as they are; of an index ``(B,)``, its vectors."""
+        return self.vectors[rows] if rows.dtype == torch.int64 else rows
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def test_deformations_are_the_affine_maps_that_they_say(monkeypatch):
     size, rows, columns = 33, torch.tensor([8, 20]), torch.tensor([24, 10])
     x = torch.zeros(2, 1, size, size, dtype=torch.float64)
     x[torch.arange(2), 0, rows, columns] = 1.0
-    monkeypatch.setattr(torch, "rand", lambda *shape, **kind: torch.full(shape, 1.0, **kind))  # the extreme of each
+    monkeypatch.setattr(torch, "rand_like", torch.ones_like)  # the extreme of each
     y = deform(x)[:, 0]
     angle = math.radians(20)
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
