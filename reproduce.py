@@ -92,8 +92,13 @@ def hash_of(content: dict) -> str:
 
 
 def configuration(record: dict, epochs: int) -> dict:
-    """Everything that a training's result depends on: its checkpoint's record without the place of the data."""
-    images = {key: value for key, value in record["data"].items() if key != "path" and value not in (None, False)}
+    """Everything that a training's result depends on: its checkpoint's record.
+
+    Where the data lies does not count, but for a folder of the user's own, which its place alone tells from another.
+    """
+    images = {key: value for key, value in record["data"].items() if value not in (None, False)}
+    if images["name"] != "folder":
+        images.pop("path", None)
     return {"model": record["model"], "data": images, "training": record["training"], "epochs": epochs}
 
 
@@ -198,6 +203,8 @@ def plan_task(args: argparse.Namespace, dataset: str | None, base: Group | None,
         flags |= {"--features": expected, "--fid-samples": args.fid_samples}
     if dataset is not None and base is None:  # nothing trained before: the data set alone says what is computed
         flags |= {"--dataset": dataset}
+        if dataset == "folder":
+            flags |= data_flags(args, dataset)
     config = {"script": cell.script, "flags": flags, "training": base and base.config}
     place = data_flags(args, dataset) if dataset is not None else {}
     if dataset is None and cell.script == "anomaly.py" and args.data_path is not None:

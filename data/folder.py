@@ -54,7 +54,8 @@ def cache_file(root: Path, files: list[Path], description: str) -> Path:
     digest = hashlib.sha256(f"{CACHE_VERSION} {description}".encode())
     for file in files:
         status = file.stat()
-        digest.update(f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(file.relative_to(root)))  # a name need not be valid text
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     folder = root / ".cache"
     if not os.access(folder if folder.is_dir() else root, os.W_OK):
         # Data on a read-only disk, as clusters have it.
@@ -152,8 +153,13 @@ def _leave_out(target: Path, pixels: np.ndarray, kept: list[int]) -> None:
 
 def list_images(folder: Path) -> list[Path]:
     """Every image file below the folder, sorted; hidden files and folders are left out."""
-    found = []
+    found, seen = [], set()
     for directory, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(directory)
+        if place in seen:  # a link back up: every image is listed once
+            folders[:] = []
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             Path(directory, name)
@@ -212,7 +218,19 @@ def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: b
     images, kept = decode_all(
         root, files, channels=channels, image_size=image_size, skip_corrupt=skip_corrupt, title=f"decoding {root.name}"
     )
-    labels, classes = folder_labels([files[index].relative_to(root) for index in kept])
+    if len(kept) < 10 and own_folder is None:
+        raise UserError(
+            f"{root}: {len(kept)} of its {len(files)} images can be decoded, need at least 10 to make a training, "
+            "validation and test set"
+        )
+    names = [files[index].relative_to(root) for index in kept]
+    # The training set's classes number the labels of every split, whichever of them the split has.
+    known = (
+        class_folders([file.relative_to(path / "train") for file in list_images(path / "train")])
+        if own_folder
+        else None
+    )
+    labels, classes = folder_labels(names, known, root)
     part = slice(None)
     if own_folder is None:
         tenth = max(1, len(kept) // 10)
@@ -220,11 +238,32 @@ def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: b
     return ImageDataset(images[part], None if labels is None else labels[part], classes)
 
 
-def folder_labels(names: list[Path]) -> tuple[Tensor | None, list[str] | None]:
-    """Labels from the first level of sub-folders, where every image lies in one and there are at least two."""
+def class_folders(names: list[Path]) -> list[str]:
+    """The first level of sub-folders, sorted, where every image lies in one and there are at least two; else none."""
     folders = {name.parts[0] for name in names if len(name.parts) > 1}
     if len(folders) < 2 or any(len(name.parts) == 1 for name in names):
+        return []
+    return sorted(folders)
+
+
+def folder_labels(names: list[Path], known: list[str] | None, root: Path) -> tuple[Tensor | None, list[str] | None]:
+    """Labels of images by their sub-folders, and the classes in their order.
+
+    Args:
+        names: of the images, relative to ``root``.
+        known: the classes of the training set, where the split has a folder of its own; none of them: no labels.
+
+    Raises:
+        UserError: a class that the training set does not have.
+    """
+    classes = class_folders(names) if known is None else known
+    if not classes:
         return None, None
-    classes = sorted(folders)
     position = {name: index for index, name in enumerate(classes)}
+    for name in names:
+        if name.parts[0] not in position:
+            raise UserError(
+                f"{root / name}: its folder {name.parts[0]!r} is no class of the training set, which has "
+                f"{', '.join(classes)}"
+            )
     return torch.tensor([position[name.parts[0]] for name in names]), classes

@@ -167,7 +167,7 @@ MODELS = {
                 ("--estimation-width",), "positive", "hidden units of the network behind the prior gmm"
             ),
             "estimation_dropout": Option(
-                ("--estimation-dropout",), "non_negative_float", "of the network behind the prior gmm"
+                ("--estimation-dropout",), "probability", "of the network behind the prior gmm"
             ),
         },
     ),

@@ -1,5 +1,6 @@
 """Folders of images: every mode becomes grey or RGB, damaged files are named, the cache is whole and reused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,37 @@ def test_given_splits_and_labels_of_sub_folders(tmp_path):
     assert train.classes == ["cat", "dog"] and train.labels.bincount().tolist() == [6, 6]
     fill(tmp_path / "train", 1)  # one image outside the sub-folders: no labels
     assert data.load("folder", "train", tmp_path).labels is None
+
+
+def test_labels_are_numbered_by_the_training_classes(tmp_path):
+    for place in ("train/a", "train/b", "train/c", "test/b", "test/c"):
+        fill(tmp_path / place, 2)
+    train, test = (data.load("folder", split, tmp_path) for split in ("train", "test"))
+    assert train.classes == test.classes == ["a", "b", "c"]
+    assert sorted(test.labels.tolist()) == [1, 1, 2, 2]
+    fill(tmp_path / "test" / "d", 1)
+    with pytest.raises(UserError, match="'d' is no class of the training set, which has a, b, c"):
+        data.load("folder", "test", tmp_path)
+
+
+def test_a_link_back_up_lists_every_image_once(tmp_path):
+    fill(tmp_path / "images")
+    (tmp_path / "images" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert len(folder.list_images(tmp_path)) == 12
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    assert len(data.load("folder", "train", tmp_path)) == 10
+
+
+def test_too_few_good_images_to_split(tmp_path):
+    fill(tmp_path, 2)
+    for index in range(10):
+        (tmp_path / f"broken-{index}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="2 of its 12 images can be decoded, need at least 10"):
+        data.load("folder", "train", tmp_path, skip_corrupt=True)
 
 
 def test_the_cache_is_reused_until_a_file_changes(tmp_path, monkeypatch):

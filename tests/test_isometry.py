@@ -34,6 +34,12 @@ def test_pairs_are_unit_vectors_at_every_angle():
         torch.testing.assert_close(vectors.square().mean(0), torch.full((20,), 0.05), atol=0.006, rtol=0)
 
 
+def test_a_code_of_one_dimension_has_two_directions():
+    v, w = geometry.random_pairs(200, 1, torch.Generator().manual_seed(0))
+    assert v.shape == w.shape == (200, 1)
+    assert sorted((v * w).unique().tolist()) == [-1, 1]
+
+
 def test_ssim_metric_is_the_second_order_of_ssim():
     """1 − SSIM(x, x + d) ≈ <d, d>, and the inner product is the polarisation of that square."""
     torch.manual_seed(0)

@@ -116,6 +116,17 @@ def test_keys_follow_the_configuration():
         assert not base & keys(*change), change
 
 
+def test_a_folder_is_known_by_its_place(tmp_path):
+    def keys(*words):
+        plan = planned("classification", "--dataset", "folder", *words)
+        return {key for group in plan.groups.values() for key in group.tasks}
+
+    base = ("--data-path", tmp_path / "a", "--image-size", 32)
+    assert keys(*base) == keys(*base)
+    for change in (("--data-path", tmp_path / "b", "--image-size", 32), (*base, "--channels", 1)):
+        assert not keys(*base) & keys(*change), change
+
+
 def test_the_command_below_a_table_asks_for_the_same_cells(monkeypatch):
     def plan_of(words):
         monkeypatch.setattr(sys, "argv", words)

@@ -95,7 +95,7 @@ def test_the_seed_decides_everything(uninterrupted, tmp_path):
     assert not same(weights(tmp_path / "other"), weights(uninterrupted))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number):
     """Stopped in the middle of an epoch and resumed: the same weights to the last bit, the same table."""
     command = (*FLAGS, "--epochs", 3, "--checkpoint", tmp_path)

@@ -9,6 +9,7 @@ from utils.errors import UserError
 from utils.files import replacing
 
 FORMAT = 1  # raise it when an old reader would misread a new file
+RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
 NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log"}
 
 
@@ -18,9 +19,13 @@ def path_of(folder: str | Path, dataset: str, name: str) -> Path:
         raise UserError(f"--model-name {name!r}: expected a plain file name, without folders")
     if Path(name).suffix in NOT_CHECKPOINTS or name.startswith("."):
         raise UserError(
-            f"--model-name {name!r}: names that end in {Path(name).suffix or 'nothing'} are not checkpoints"
+            f"--model-name {name!r}: expected a name that begins with no dot and ends in none of "
+            f"{', '.join(sorted(NOT_CHECKPOINTS))}"
         )
-    return Path(folder) / dataset / name
+    path = Path(folder) / dataset / name
+    if name in RESERVED or path.is_dir():
+        raise UserError(f"--model-name {name!r}: {path} is a folder, for curves or earlier runs: choose another name")
+    return path
 
 
 def save(path: Path, record: dict) -> None:

@@ -24,6 +24,14 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def seed(text: str) -> int:
+    """A whole number below 2³², which every library takes."""
+    value = natural(text)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number below 4294967296, found {text}")
+    return value
+
+
 def positive_float(text: str) -> float:
     value = non_negative_float(text)
     if value == 0:
@@ -38,6 +46,14 @@ def non_negative_float(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"expected a number from 0, found {text}")
+    return value
+
+
+def probability(text: str) -> float:
+    """A number from 0 to below 1: of what is dropped, all is too much."""
+    value = non_negative_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, found {text}")
     return value
 
 
@@ -67,6 +83,7 @@ KINDS: dict[str, Callable] = {
     "positive_float": positive_float,
     "non_negative_float": non_negative_float,
     "finite_float": finite_float,
+    "probability": probability,
 }
 
 
@@ -154,7 +171,7 @@ def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:
     """Flags of every script about how to compute."""
     group = parser.add_argument_group("computation")
     group.add_argument("--gpu", action="store_true", help="compute on the first CUDA device; without one, on the CPU")
-    group.add_argument("--seed", type=natural, default=0, help="seed of everything random")
+    group.add_argument("--seed", type=seed, default=0, help="seed of everything random")
     group.add_argument("--batch-size", type=positive, default=batch_size, metavar="B", help="images at a time")
     return group
 

@@ -24,6 +24,9 @@ def random_pairs(num: int, dimensions: int, generator: torch.Generator | None = 
 
     Independent directions would be almost orthogonal in many dimensions; this way every inner product occurs.
     """
+    if dimensions == 1:  # no plane, only two directions
+        signs = torch.randint(0, 2, (2, num, 1), generator=generator).float() * 2 - 1
+        return signs[0], signs[1]
     frame = torch.randn(num, dimensions, 2, generator=generator, dtype=torch.float64)
     first, second = torch.linalg.qr(frame).Q.unbind(dim=2)
     cosine = 2 * torch.rand(num, 1, generator=generator, dtype=torch.float64) - 1
