@@ -60,7 +60,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
     dataset = experiment.load("test", args.test_size)
     codes = latents.encode(experiment.model, dataset, args.batch_size, experiment.device)
     if len(codes) < 2:
-        raise UserError(f"--test-size {args.test_size}: a correlation needs at least 2 images")
+        raise UserError(f"{len(codes)} test image: a correlation needs at least 2; raise --test-size or give more data")
     generator = torch.Generator().manual_seed(args.seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[: args.pairs]].to(experiment.device)
     decode = experiment.model.decode
@@ -126,7 +126,8 @@ def main() -> None:
         temporary.write_text("\n".join(lines) + "\n")
     print(f"figure: {path}")
     print("\n".join(lines))
-    found = ", ".join(f"{row['model_name']} {row['pearson']['mse-difference'] or 0:.4f}" for row in rows)
+    correlations = {row["model_name"]: row["pearson"]["mse-difference"] for row in rows}
+    found = ", ".join(f"{name} {'–' if r is None else format(r, '.4f')}" for name, r in correlations.items())
     print(f"Pearson r of inner products in latent and data space ({args.dataset}, mse, δ = {args.delta:g}): {found}")
 
 

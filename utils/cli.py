@@ -156,8 +156,11 @@ def add_options(parser: Parser, models: Mapping, defaults: Callable[[str], Mappi
         group = parser.add_argument_group(row.title) if options else None
         for key, option in options.items():
             seen.add(key)
-            default = defaults(name)[key]
-            help_text = option.help + ("" if default is False else f" (default: {default})")
+            values = {other: defaults(other)[key] for other in models if key in models[other].options}
+            text = str(values[name])
+            if len(set(values.values())) > 1:  # the models that share the flag differ
+                text = ", ".join(f"{other} {value}" for other, value in values.items())
+            help_text = option.help + ("" if values[name] is False else f" (default: {text})")
             if option.kind == "switch":
                 group.add_argument(*option.flags, dest=key, action="store_const", const=True, help=help_text)
             elif "|" in option.kind:
