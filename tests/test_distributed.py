@@ -54,10 +54,12 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert one["epoch"] == other["epoch"] == len(one["metrics"]) == len(other["metrics"])
     for row, like in zip(one["metrics"], other["metrics"], strict=True):
         del row["seconds"], like["seconds"]
-        # A divergence near 0 is what is left of terms near 1, and keeps their rounding: 2e-6 on processors without AVX-512.
+        # A divergence near 0 is what is left of terms near 1, and keeps their rounding: 2e-6 without AVX-512.
         assert row == pytest.approx(like, rel=1e-4, abs=1e-5)
     for name, weight in one["weights"].items():
-        torch.testing.assert_close(weight, other["weights"][name], rtol=0, atol=1e-4, msg=name)
+        # As a whole: where a gradient is all rounding, Adam takes a full step of either sign.
+        like = other["weights"][name]
+        assert (weight - like).norm() <= 5e-3 * like.norm(), name
     assert torch.equal(one["random"]["cpu"], other["random"]["cpu"])
 
 

@@ -143,5 +143,5 @@ def test_the_script_puts_several_models_in_one_table(checkpoints, tmp_path):
 
 def test_one_image_is_not_enough(checkpoints, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["isometry.py", *checkpoints, "--model-name", "ae", "--test-size", "1"])
-    with pytest.raises(UserError, match="1 test image: .* raise --test-size"):
+    with pytest.raises(UserError, match=r"1 test image: .* raise --test-size"):
         isometry.main()
