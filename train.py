@@ -152,8 +152,6 @@ class Interrupt:
         self.vote = distributed.Vote()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # a closed terminal; nohup has it ignored
-            signal.signal(signal.SIGHUP, self)
 
     def __call__(self, number: int, frame: object) -> None:
         self.signal = number
