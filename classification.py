@@ -197,11 +197,11 @@ def main() -> None:
         "train_size": size,
         "seed": args.seed,
         "epochs": args.epochs,
+        "batch_size": args.batch_size,
         "lr": args.lr,
-        **result,
     }
     path = output_path(args, "classification", experiment.name, ".json")
-    files.write_json(path, {"runs": [*earlier_runs(path, row), row]})
+    files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
     print(
         f"{experiment.name} on {args.dataset}, {size} labels: test accuracy {result['test_accuracy']:.4f} "
         f"(best seen {result['best_test_accuracy']:.4f}); {path}"
@@ -209,14 +209,13 @@ def main() -> None:
 
 
 def earlier_runs(path, row: dict) -> list[dict]:
-    """The runs already in the file, without the one that this row replaces."""
+    """The runs already in the file, without one of exactly the settings of this row, which replaces it."""
     try:
         runs = json.loads(path.read_text())["runs"]
-        same = ("train_size", "seed", "epochs", "lr")
-        return [run for run in runs if any(run[key] != row[key] for key in same)]
+        return [run for run in runs if any(run.get(key) != value for key, value in row.items())]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a result of classification.py ({error}): move it away") from error
 
 

@@ -18,13 +18,12 @@ from torch import Tensor
 
 import data
 import features
-from experiment import Experiment, open_experiment, output_path
+from experiment import Experiment, joined, open_experiment, output_path
 from utils import checkpoint, cli, files, geometry, latents, metrics
 from utils.errors import UserError
 
 FITTED = 10_000  # training codes that a density is fitted to
 PAIRS, DELTA = 1000, 0.01  # of isometry.py: pairs of steps, and their length
-LONGEST_NAME = 100  # characters of the joined model names that name the files
 SAMPLERS = {
     "prior": "the model's own prior",
     "mvg": "a Gaussian fitted to the training codes",
@@ -246,10 +245,7 @@ def main() -> None:
         }
         rows.append(about | measure(experiment, reference, args))
     lines = markdown(rows)
-    names = "-".join(experiment.name for experiment in experiments)
-    if len(names) > LONGEST_NAME:
-        names = f"{experiments[0].name}-and-{len(experiments) - 1}-more"
-    path = output_path(args, "evaluate", names, ".json")
+    path = output_path(args, "evaluate", joined([experiment.name for experiment in experiments]), ".json")
     files.write_json(path, rows)
     files.write_csv(
         path.with_suffix(".csv"), [{"model_name": r["model_name"]} | {k: r[k] for k in COLUMNS} for r in rows]

@@ -1,6 +1,7 @@
 """What every evaluation script does first: open a checkpoint, rebuild its model, find its data."""
 
 import argparse
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from utils import checkpoint, device
 from utils.errors import UserError
 
 DATA_PATH = "./datasets"
+LONGEST_NAME = 100  # characters of the joined model names that name a file
 
 
 @dataclass
@@ -120,6 +122,14 @@ def check_flags(args: argparse.Namespace, model_name: str, config: dict, path: P
         raise UserError(f"-l {args.linear_layers} contradicts {path}, whose model {model_name} has l = {layers}")
     if args.vae and model_name != "vae":
         raise UserError(f"--vae contradicts {path}, whose model is {model_name}")
+
+
+def joined(names: list[str]) -> str:
+    """A file's name for the results of several models: ``ae+irmae``, which no other choice of them shares."""
+    name = "+".join(name.replace("+", "++") for name in names)
+    if len(name) > LONGEST_NAME:
+        name = f"{names[0][:60]}+{len(names) - 1}-more-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name
 
 
 def output_path(args: argparse.Namespace, task: str, name: str, suffix: str = ".png") -> Path:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import data
-from experiment import Experiment, open_experiment, output_path
+from experiment import Experiment, joined, open_experiment, output_path
 from utils import cli, files, geometry, latents, plots
 from utils.errors import UserError
 
@@ -118,7 +118,7 @@ def main() -> None:
         path = output_path(args, "isometry", f"{experiment.name}-traverse")
         plots.save_grid(path, images, TRAVERSED)
         print(f"traverse of the {len(images) // TRAVERSED} dimensions with most variance: {path}")
-    path = output_path(args, "isometry", "-".join(experiment.name for experiment in experiments))
+    path = output_path(args, "isometry", joined([experiment.name for experiment in experiments]))
     plots.save_figure(path, plots.isometry(panels, {row["model_name"]: row["pearson"] for row in rows}))
     lines = table(rows)
     files.write_json(path.with_suffix(".json"), rows)

@@ -8,7 +8,7 @@ python singular.py -n 128
 import argparse
 
 import data
-from experiment import open_experiment, output_path
+from experiment import joined, open_experiment, output_path
 from utils import cli, files, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
@@ -53,7 +53,7 @@ def main() -> None:
             }
         )
     marks = [(TRUE_DIMENSIONS[args.dataset], "7 factors")] if args.dataset in TRUE_DIMENSIONS else []
-    path = output_path(args, "singular", "-".join(experiment.name for experiment in experiments))
+    path = output_path(args, "singular", joined([experiment.name for experiment in experiments]))
     plots.save_figure(path, plots.spectra(curves, args.threshold, marks))
     files.write_json(path.with_suffix(".json"), rows)
     print(f"singular values: {path}")

@@ -8,6 +8,7 @@ torchrun --nproc_per_node=2 train.py --gpu -l 8     the same, on two GPUs
 """
 
 import argparse
+import contextlib
 import math
 import signal
 import sys
@@ -140,28 +141,31 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
 
 
 class Interrupt:
-    """Remembers that SIGINT or SIGTERM came, so that the loop can end between two steps; a second one ends at once.
+    """Remembers that a signal came, so that the loop can end between two steps; a second one ends at once.
 
     Of several processes all end between the same two steps, whichever of them got the signal.
     """
 
-    SAVE = 1  # what ``wants`` says beside the numbers of the signals
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a scheduler, a terminal that was closed
+    SAVE = 1  # what ``wants`` says of a checkpoint that is due; less than every exit status
 
     def __init__(self):
-        self.signal = 0
+        self.status = 0
         self.vote = distributed.Vote()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # One that is ignored stays so: that is how nohup keeps a run alive.
+        self.caught = [number for number in self.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        for number in self.caught:
             signal.signal(number, self)
 
     def __call__(self, number: int, frame: object) -> None:
-        self.signal = number
+        self.status = 128 + number  # as a shell has it
         # torchrun, which passes signals on, ends by itself what has not ended in 30 seconds.
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in self.caught:
             signal.signal(each, signal.SIG_IGN if distributed.launched() else signal.SIG_DFL)
 
     def wants(self, save: bool = False) -> int:
-        """The signal that came, else ``SAVE`` if that is due, else 0: the same in all processes."""
-        return self.vote(self.signal or (self.SAVE if save else 0))
+        """The exit status for the signal that came, else ``SAVE`` if that is due, else 0: the same in all processes."""
+        return self.vote(self.status or (self.SAVE if save else 0))
 
 
 @dataclass
@@ -211,16 +215,17 @@ class Run:
             epoch = self.record["epoch"] + 1
             raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong)}); {kept}; try a lower --lr")
 
-    def leave(self, totals: training.Totals, number: int) -> NoReturn:
-        """Save between two steps and end with the status that a shell gives to the signal."""
+    def leave(self, totals: training.Totals, status: int) -> NoReturn:
+        """Save between two steps and end with the exit status."""
         self.save(totals)
         distributed.wait()
-        print(
-            f"{self.path.name}: interrupted in epoch {self.record['epoch'] + 1} after {self.record['step']} steps; "
-            f"saved {self.path}; the same command with --resume goes on",
-            flush=True,
-        )
-        sys.exit(128 + number)
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            print(
+                f"{self.path.name}: interrupted in epoch {self.record['epoch'] + 1} after {self.record['step']} steps; "
+                f"saved {self.path}; the same command with --resume goes on",
+                flush=True,
+            )
+        sys.exit(status)
 
 
 def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> training.Totals:
@@ -304,7 +309,7 @@ def main() -> None:
     def advice() -> str:
         return f"{path} holds what was saved last; --resume goes on there" if path.exists() else "nothing was saved yet"
 
-    with distributed.together(computing_on, advice):
+    with distributed.together(computing_on, advice), checkpoint.alone(path, distributed.rank() == 0):
         train(args, record, path, computing_on)
 
 

@@ -50,7 +50,7 @@ def call(monkeypatch, capsys):
 
     def run(script: str, *arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         capsys.readouterr()
         status = 0
         try:

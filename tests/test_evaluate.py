@@ -53,7 +53,7 @@ def everything(with_classifier, tmp_path_factory):
     )
     assert result.status == 0, result.err
     folder = results / "digits" / "evaluate"
-    return result, {row["model_name"]: row for row in json.loads((folder / "ae-irmae-vae.json").read_text())}, folder
+    return result, {row["model_name"]: row for row in json.loads((folder / "ae+irmae+vae.json").read_text())}, folder
 
 
 def open_model(folder, name):
@@ -89,7 +89,7 @@ def test_classifier_distances_are_never_called_fid(everything):
     result, rows, folder = everything
     for row in rows.values():
         assert row["fid_mvg"] is None and row["fid_cls_mvg"] > 0 and row["kid_cls_mvg"] > 0
-    header = (folder / "ae-irmae-vae.md").read_text().splitlines()[0]
+    header = (folder / "ae+irmae+vae.md").read_text().splitlines()[0]
     assert "FID_cls mvg" in header and "KID_cls gmm" in header and "FID mvg" not in header
     assert "test accuracy" in result.out
 
@@ -98,9 +98,9 @@ def test_only_models_with_a_prior_are_sampled_from_it(everything):
     result, rows, folder = everything
     assert rows["vae"]["fid_cls_prior"] > 0
     assert rows["ae"]["fid_cls_prior"] is None and "defines no prior" in result.out
-    lines = (folder / "ae-irmae-vae.md").read_text().splitlines()
+    lines = (folder / "ae+irmae+vae.md").read_text().splitlines()
     assert len(lines) == 5 and "–" in lines[2] and lines[0] in result.out
-    table = list(csv.DictReader(io.StringIO((folder / "ae-irmae-vae.csv").read_text())))
+    table = list(csv.DictReader(io.StringIO((folder / "ae+irmae+vae.csv").read_text())))
     assert [row["model_name"] for row in table] == ["ae", "irmae", "vae"]
     assert float(table[1]["mse"]) == rows["irmae"]["mse"] and table[0]["fid_cls_prior"] == ""
 

@@ -101,7 +101,7 @@ def test_the_same_seed_draws_the_same_samples(trained, tmp_path):
 def test_singular_values_of_several_models(trained, results):
     result = run_script("singular.py", "--model-name", "ae", "irmae", "vae", *common(trained, results))
     assert result.status == 0, result.err
-    _, rows = read(results, "singular", "ae-irmae-vae")
+    _, rows = read(results, "singular", "ae+irmae+vae")
     assert [row["model_name"] for row in rows] == ["ae", "irmae", "vae"]
     x = data.load("digits", "test").gather(torch.arange(360))
     for row in rows:

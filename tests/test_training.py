@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from conftest import run_script, start_script
+from conftest import assert_refused, run_script, start_script
 
 import models
 import reproduce
@@ -95,9 +95,11 @@ def test_the_seed_decides_everything(uninterrupted, tmp_path):
     assert not same(weights(tmp_path / "other"), weights(uninterrupted))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number):
     """Stopped in the middle of an epoch and resumed: the same weights to the last bit, the same table."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("ignored by whoever started the tests, as under nohup, and so by the script")
     command = (*FLAGS, "--epochs", 3, "--checkpoint", tmp_path)
     process = start_script("train.py", *command)
     for line in process.stdout:
@@ -117,6 +119,28 @@ def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, nu
         for path in (tmp_path / "digits" / "vae", uninterrupted / "digits" / "vae")
     )
     assert first == second
+
+
+def test_two_runs_of_one_name_never_meet(tmp_path, call):
+    """The second is refused and changes nothing; another name may train beside it; nothing is left of the lock."""
+    command = (*FLAGS, "--checkpoint", tmp_path)
+    process = start_script("train.py", *command, "--epochs", 1000)
+    for line in process.stdout:
+        if line.startswith("vae: epoch 1/1000"):
+            break
+    for more in ((), ("--resume",)):
+        refused = call("train.py", *command, "--epochs", 2000, *more)
+        assert_refused(refused, tmp_path / "digits" / "vae", "another process", "--model-name")
+    assert not (tmp_path / "digits" / "previous").exists()
+    assert call("train.py", *command, "--epochs", 1, "--model-name", "other").status == 0
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert sorted(file.name for file in (tmp_path / "digits").iterdir()) == [
+        "other", "other.csv", "tensorboard", "vae", "vae.csv"
+    ]  # fmt: skip
+    done = checkpoint.load(tmp_path / "digits" / "vae")["epoch"]
+    assert call("train.py", *command, "--epochs", done + 1, "--resume").status == 0
 
 
 def test_a_finished_run_can_be_made_longer(uninterrupted, tmp_path):

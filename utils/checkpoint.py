@@ -1,12 +1,15 @@
 """One file that says everything about a run: written whole or not at all, read without running any code in it."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from utils.errors import UserError
-from utils.files import replacing
+from utils.files import locked, replacing
 
 FORMAT = 1  # raise it when an old reader would misread a new file
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
@@ -26,6 +29,39 @@ def path_of(folder: str | Path, dataset: str, name: str) -> Path:
     if name in RESERVED or path.is_dir():
         raise UserError(f"--model-name {name!r}: {path} is a folder, for curves or earlier runs: choose another name")
     return path
+
+
+@contextlib.contextmanager
+def alone(path: Path, wanted: bool = True) -> Iterator[None]:
+    """Nobody else trains under this name as long as the block lasts; nothing of that is left behind.
+
+    Args:
+        wanted: false for all but one of several processes of the same training.
+
+    Raises:
+        UserError: another process does.
+    """
+    if not wanted:
+        yield
+        return
+
+    def refuse() -> NoReturn:
+        raise UserError(
+            f"{path}: another process is training under this name: wait until it ends, or choose another --model-name"
+        )
+
+    created = [folder for folder in path.parents if not folder.exists()]
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with locked(lock, refuse):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    finally:
+        for folder in created:  # a mistake of the user's may have ended the training before it wrote anything
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def save(path: Path, record: dict) -> None:

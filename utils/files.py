@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
 
 
 @contextlib.contextmanager
@@ -38,18 +42,32 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[i
     ``waiting`` is called now and then until then, and may raise to give up.
 
     The system frees the lock when the last process that has the descriptor ends, whatever ends it: given to a child, it
-    is held for as long as the child lives.
+    is held for as long as the child lives. On a file system that has no locks (some network disks) nothing is waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        while True:
+    while True:
+        with open(path, "w") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting()
-                time.sleep(0.2)
-        yield stream.fileno()
+                blocked = False
+            except OSError as error:
+                blocked = isinstance(error, BlockingIOError)
+                if not blocked and error.errno not in NO_LOCKS:
+                    raise
+            if not blocked and lies_at(stream, path):
+                yield stream.fileno()
+                return
+        if blocked:
+            waiting()
+            time.sleep(0.2)
+
+
+def lies_at(stream: IO, path: Path) -> bool:
+    """Whether an open file is the one at ``path``, which another process may have removed or replaced."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_json(path: Path, content: object) -> None:
