@@ -402,7 +402,7 @@ def main() -> None:
     check_halves(table, seeds, chosen)
     gpu = device.choose(args.gpu).type == "cuda"
 
-    name = args.dataset if args.dataset in tabular.DATASETS else Path(args.dataset).name
+    name = args.dataset if args.dataset in tabular.DATASETS else Path(args.dataset).name.replace(".", "-")
     folder = Path(args.save_path) / name / "anomaly"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runs.jsonl"

@@ -15,25 +15,39 @@ from tqdm import tqdm
 
 from data.images import ImageDataset
 from utils.errors import UserError
+from utils.files import replacing
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
-CACHE_VERSION = 1  # raise it when the meaning of a cached pixel changes
+CACHE_VERSION = 2  # raise it when the meaning of a cached pixel changes
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:
     """Upright and in 1 (grey) or 3 (RGB) channels, whatever the file's mode; transparency is laid on white."""
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
+        # Pillow's own conversion clips at 255 instead of scaling.
         values = np.asarray(image, dtype=np.float64)
-        scale = 65535 if values.max() > 255 else 255
+        scale = 65535.0 if sixteen_bits else white_of(values)
         image = Image.fromarray(np.uint8(np.clip(values / scale, 0, 1) * 255 + 0.5))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("L" if channels == 1 else "RGB")
+
+
+def white_of(values: np.ndarray) -> float:
+    """The value of white in an image of floats or of 32-bit integers, which no file says: 1, 255 or 65535.
+
+    Raises:
+        ValueError: values that none of these explains, or no numbers.
+    """
+    largest = float(values.max())
+    if not np.isfinite(values).all() or values.min() < 0 or largest > 65535:
+        raise ValueError(f"values from {values.min():g} to {largest:g}, expected 0 to 1, to 255 or to 65535")
+    return 1.0 if largest <= 1 else 255.0 if largest <= 255 else 65535.0
 
 
 def centre_square(image: Image.Image, image_size: int) -> Image.Image:
@@ -84,18 +98,13 @@ def decode_all(
     cache = cache_file(root, files, f"{channels} {image_size} {crop.__name__} {skip_corrupt}")
     kept_file = cache.with_suffix(".kept.npy")
     if not (cache.is_file() and kept_file.is_file()):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cache.parent, suffix=".tmp")
-        os.close(handle)
-        try:
-            kept = _decode_into(Path(temporary), files, channels, image_size, crop, skip_corrupt, title)
-            np.save(kept_file, np.array(kept, dtype=np.int64))
-            os.replace(temporary, cache)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(cache) as pixels, replacing(kept_file) as indices:
+            np.save(indices, np.array(_decode_into(pixels, files, channels, image_size, crop, skip_corrupt, title)))
+    kept = np.load(kept_file).tolist()
+    if len(kept) < len(files):
+        print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
     # Copy-on-write: PyTorch wants writable memory, and nothing written would reach the file.
-    return torch.from_numpy(np.load(cache, mmap_mode="c")), np.load(kept_file).tolist()
+    return torch.from_numpy(np.load(cache, mmap_mode="c")), kept
 
 
 def _decode_into(
@@ -171,14 +180,13 @@ def list_images(folder: Path) -> list[Path]:
 
 def split_folder(path: Path, split: str) -> Path | None:
     """The sub-folder of a split in the layout ``<path>/{train,val,test}``, or None where there is no such layout."""
-    if not (path / "train").is_dir():
+    folders = {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir()} if path.is_dir() else {}
+    if "train" not in folders:
         return None
-    for name in SPLIT_FOLDERS[split]:
-        if (path / name).is_dir():
-            return path / name
-    for name in SPLIT_FOLDERS["valid"] + SPLIT_FOLDERS["test"]:
-        if (path / name).is_dir():
-            return path / name  # one folder beside train serves as both validation and test set
+    # One folder beside train serves as both validation and test set.
+    for name in (*SPLIT_FOLDERS[split], *SPLIT_FOLDERS["valid"], *SPLIT_FOLDERS["test"]):
+        if name in folders:
+            return folders[name]
     raise UserError(
         f"{path}: has a folder train but none of valid, val or test: add one, or give a folder without splits"
     )
@@ -196,8 +204,9 @@ def require_folder(path: Path, dataset: str) -> None:
 def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: bool = False) -> ImageDataset:
     """A split of a directory of images.
 
-    ``<path>/{train,val,test}`` are the splits where they exist; otherwise 80, 10 and 10 % of all images in a fixed
-    random order. Where all images lie in sub-folders, the first level of sub-folders gives the labels.
+    ``<path>/{train,val,test}`` are the splits where they exist; otherwise about 80, 10 and 10 % of all images. There a
+    hash of an image's name below ``path`` decides, so that it stays in its split when others come or go. Where all
+    images lie in sub-folders, the first level of sub-folders gives the labels.
 
     Raises:
         UserError: no directory, no images, too few to split, or a damaged one.
@@ -213,8 +222,7 @@ def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: b
             f"{root}: found {len(files)} images, need at least 10 to make a training, validation and test set"
         )
     # Decoded in a random order, so that a split, and the first images of one, are a fair sample of the folder.
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
-    files = [files[index] for index in order]
+    files.sort(key=lambda file: lot(file.relative_to(root)))
     images, kept = decode_all(
         root, files, channels=channels, image_size=image_size, skip_corrupt=skip_corrupt, title=f"decoding {root.name}"
     )
@@ -226,16 +234,30 @@ def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: b
     names = [files[index].relative_to(root) for index in kept]
     # The training set's classes number the labels of every split, whichever of them the split has.
     known = (
-        class_folders([file.relative_to(path / "train") for file in list_images(path / "train")])
-        if own_folder
+        class_folders([file.relative_to(training) for file in list_images(training)])
+        if (training := split_folder(path, "train"))
         else None
     )
     labels, classes = folder_labels(names, known, root)
     part = slice(None)
     if own_folder is None:
-        tenth = max(1, len(kept) // 10)
-        part = {"valid": slice(tenth), "test": slice(tenth, 2 * tenth), "train": slice(2 * tenth, None)}[split]
+        part = split_of([lot(name) for name in names])[split]
     return ImageDataset(images[part], None if labels is None else labels[part], classes)
+
+
+def lot(name: Path) -> float:
+    """A number from 0 to 1 that depends on a file's name alone and looks random."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name.as_posix())).digest()[:8], "big") / 2**64
+
+
+def split_of(lots: list[float]) -> dict[str, slice]:
+    """Which of at least 3 images, sorted by their lots, belong to a split: below 0.1 validation, below 0.2 test.
+
+    A split that would be empty, in a small folder, takes the nearest.
+    """
+    valid = min(max(1, sum(value < 0.1 for value in lots)), len(lots) - 2)
+    test = min(max(valid + 1, sum(value < 0.2 for value in lots)), len(lots) - 1)
+    return {"valid": slice(valid), "test": slice(valid, test), "train": slice(test, None)}
 
 
 def class_folders(names: list[Path]) -> list[str]:

@@ -127,7 +127,7 @@ def test_same_seed_same_result(own_file):
 
 
 def read_rows(folder):
-    return [json.loads(line) for line in (folder / "own.csv" / "anomaly" / "runs.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "own-csv" / "anomaly" / "runs.jsonl").read_text().splitlines()]
 
 
 def comparable(rows):
@@ -141,7 +141,7 @@ def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     assert status == 0
     rows = read_rows(tmp_path)
     assert {(row["model"], row["seed"]) for row in rows} == {(model, seed) for model in models[1:] for seed in (0, 1)}
-    folder = tmp_path / "own.csv" / "anomaly"
+    folder = tmp_path / "own-csv" / "anomaly"
     summary = json.loads((folder / "anomaly.json").read_text())["summary"]
     forest = [row["f1"] for row in rows if row["model"] == "isolation-forest"]
     entry = next(entry for entry in summary if entry["model"] == "isolation-forest")
@@ -168,9 +168,10 @@ def test_killed_in_the_middle_it_keeps_what_is_finished_and_leaves_no_process(ow
     arguments = ["--dataset", str(own_file), "--models", "one-class-svm", "--save-path", str(tmp_path)]
     command = [sys.executable, str(ROOT / "anomaly.py"), *arguments, "--runs", "2000", "--jobs", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    path = tmp_path / "own.csv" / "anomaly" / "runs.jsonl"
+    path = tmp_path / "own-csv" / "anomaly" / "runs.jsonl"
     try:
-        wait_for(lambda: path.exists() and path.read_text().count("\n") >= 4)
+        wait_for(lambda: process.poll() is not None or (path.exists() and path.read_text().count("\n") >= 4))
+        assert process.poll() is None
     finally:
         process.kill()  # SIGKILL: it cannot clean up
         process.wait()

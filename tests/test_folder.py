@@ -56,6 +56,22 @@ def test_transparency_is_laid_on_white(tmp_path):
         assert pixels[:, 0, 10].tolist() == [0, 0, 255], name
 
 
+def test_white_of_deep_images(tmp_path):
+    """16 bits, 32 bits and floats: what a file does not say is told by its largest value."""
+    ramp = np.linspace(0, 1, 32 * 32).reshape(32, 32)
+    Image.fromarray((ramp * 200).astype(np.uint16)).save(tmp_path / "dark.png")  # 16 bits, nearly black
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "unit.tif")
+    Image.fromarray((ramp * 255).astype(np.float32)).save(tmp_path / "byte.tif")
+    Image.fromarray((ramp * 65535).astype(np.int32)).save(tmp_path / "word.tif")
+    for name, white in (("dark.png", 200 / 65535), ("unit.tif", 1), ("byte.tif", 1), ("word.tif", 1)):
+        pixels = folder.decode(tmp_path / name, channels=1, image_size=32)[0]
+        assert np.abs(pixels - 255 * white * ramp).max() <= 1, name
+    for values in (np.full((8, 8), np.nan), ramp - 0.5, ramp * 1e6):
+        Image.fromarray(values.astype(np.float32)).save(tmp_path / "bad.tif")
+        with pytest.raises(ValueError, match="expected 0 to 1, to 255 or to 65535"):
+            folder.decode(tmp_path / "bad.tif", channels=1, image_size=8)
+
+
 def test_a_rotated_photograph_is_shown_upright(tmp_path):
     upright = Image.new("RGB", (60, 60), "black")
     upright.paste("white", (0, 0, 60, 20))  # white at the top
@@ -74,12 +90,35 @@ def test_the_centre_is_kept(tmp_path):
 
 
 def test_splits_are_disjoint_and_complete(tmp_path):
-    fill(tmp_path, 25)
+    fill(tmp_path, 100)
     parts = {split: data.load("folder", split, tmp_path, image_size=32) for split in ("train", "valid", "test")}
-    assert {split: len(part) for split, part in parts.items()} == {"train": 21, "valid": 2, "test": 2}
+    assert 65 <= len(parts["train"]) <= 93 and len(parts["valid"]) > 1 and len(parts["test"]) > 1
     seen = [image.numpy().tobytes() for part in parts.values() for image in part.images]
-    assert len(set(seen)) == 25
+    assert len(seen) == len(set(seen)) == 100
     assert len(list((tmp_path / ".cache").glob("*.npy"))) == 2  # one cache and its list for all three
+
+
+def test_an_image_stays_in_its_split_when_others_come_or_go(tmp_path):
+    """Test images of a trained model must not become training images because somebody added one more."""
+    fill(tmp_path, 100)
+
+    def split_of_each() -> dict[bytes, str]:
+        parts = {split: data.load("folder", split, tmp_path, image_size=32) for split in ("train", "valid", "test")}
+        return {image.numpy().tobytes(): split for split, part in parts.items() for image in part.images}
+
+    before = split_of_each()
+    noise(40, 50, 1000).save(tmp_path / "000a.png")
+    (tmp_path / "050.png").unlink()
+    after = split_of_each()
+    assert len(before.keys() & after.keys()) == 99
+    assert all(after[image] == before[image] for image in before.keys() & after.keys())
+
+
+@pytest.mark.parametrize("lots", [[0.5] * 10, [0.05] * 10, [0.15] * 10, [0.05, 0.15, 0.9]])
+def test_no_split_is_empty_in_a_small_folder(lots):
+    parts = folder.split_of(lots)
+    counted = [lots[parts[split]] for split in ("valid", "test", "train")]
+    assert all(counted) and [*counted[0], *counted[1], *counted[2]] == lots
 
 
 def test_given_splits_and_labels_of_sub_folders(tmp_path):
@@ -91,6 +130,14 @@ def test_given_splits_and_labels_of_sub_folders(tmp_path):
     assert train.classes == ["cat", "dog"] and train.labels.bincount().tolist() == [6, 6]
     fill(tmp_path / "train", 1)  # one image outside the sub-folders: no labels
     assert data.load("folder", "train", tmp_path).labels is None
+
+
+def test_given_splits_in_capitals(tmp_path):
+    for split, num in (("Train", 6), ("TEST", 2)):
+        fill(tmp_path / split / "cat", num)
+        fill(tmp_path / split / "dog", 1)
+    train, valid, test = (data.load("folder", split, tmp_path) for split in ("train", "valid", "test"))
+    assert (len(train), len(valid), len(test)) == (7, 3, 3) and test.labels.bincount().tolist() == [2, 1]
 
 
 def test_labels_are_numbered_by_the_training_classes(tmp_path):
@@ -113,7 +160,7 @@ def test_a_link_back_up_lists_every_image_once(tmp_path):
 def test_a_name_that_is_no_text(tmp_path):
     fill(tmp_path)
     (tmp_path / "000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
-    assert len(data.load("folder", "train", tmp_path)) == 10
+    assert sum(len(data.load("folder", split, tmp_path)) for split in ("train", "valid", "test")) == 12
 
 
 def test_too_few_good_images_to_split(tmp_path):
@@ -153,7 +200,7 @@ def test_decoded_images_are_mapped_from_the_cache_not_read(tmp_path, corrupt):
     assert first <= images.data_ptr() and images.data_ptr() + images.nbytes <= last
 
 
-def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path):
+def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path, capsys):
     fill(tmp_path, 20)
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
     content = (tmp_path / "003.png").read_bytes()
@@ -162,6 +209,9 @@ def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path):
         data.load("folder", "train", tmp_path)
     assert not list((tmp_path / ".cache").iterdir())  # nothing half-written
     parts = [data.load("folder", split, tmp_path, skip_corrupt=True) for split in ("train", "valid", "test")]
+    assert capsys.readouterr().out.count("2 of 21 images cannot be decoded and are left out") == 3
+    (cache,) = [file for file in (tmp_path / ".cache").iterdir() if ".kept" not in file.name]
+    assert cache.stat().st_mode & 0o777 == (tmp_path / "bad.jpg").stat().st_mode & 0o777
     assert sum(map(len, parts)) == 19
     whole = {folder.decode(file, 3, 64).tobytes() for file in tmp_path.glob("0*.png") if file.name != "003.png"}
     assert {image.numpy().tobytes() for part in parts for image in part.images} == whole

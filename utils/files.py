@@ -42,7 +42,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[i
     ``waiting`` is called now and then until then, and may raise to give up.
 
     The system frees the lock when the last process that has the descriptor ends, whatever ends it: given to a child, it
-    is held for as long as the child lives. On a file system that has no locks (some network disks) nothing is waited for.
+    is held for as long as the child lives. A file system without locks (some network disks) makes nobody wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
