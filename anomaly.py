@@ -370,17 +370,23 @@ def fingerprint(table: tabular.Table) -> str:
 
 
 def summarise(rows: list[dict], chosen: dict[str, Settings]) -> list[dict]:
-    """Mean and standard deviation (n − 1) of every metric, one entry for each model."""
+    """Mean and standard deviation (n − 1, None of one run) of every metric, one entry for each model."""
     summaries = []
     for model in chosen:
         own = [row for row in rows if row["model"] == model]
         entry = {"model": model, "runs": len(own), "seconds": float(np.mean([row["seconds"] for row in own]))}
         for metric in METRICS:
             values = np.array([row[metric] for row in own])
-            spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+            spread = float(values.std(ddof=1)) if len(values) > 1 else None
             entry |= {metric: float(values.mean()), f"{metric}_std": spread}
         summaries.append(entry)
     return summaries
+
+
+def with_spread(entry: dict, metric: str) -> str:
+    """Mean ± standard deviation; of a single run there is none."""
+    spread = entry[f"{metric}_std"]
+    return f"{entry[metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
 
 def markdown(summaries: list[dict]) -> str:
@@ -388,7 +394,7 @@ def markdown(summaries: list[dict]) -> str:
     heads = ["model", "precision", "recall", "F1", "ROC-AUC", "average precision", "runs", "seconds per run"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for entry in summaries:
-        cells = [f"{entry[metric]:.4f} ± {entry[metric + '_std']:.4f}" for metric in METRICS]
+        cells = [with_spread(entry, metric) for metric in METRICS]
         cells = [TITLES[entry["model"]], *cells, str(entry["runs"]), f"{entry['seconds']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -410,7 +416,7 @@ def main() -> None:
     tasks = [(model, settings, seed, gpu) for seed in seeds for model, settings in chosen.items()]
     rows = []
     for row in read_rows(path):
-        same = row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"])
+        same = row.get("data") == data and row["seed"] in seeds and row.get("settings") == chosen.get(row["model"])
         if same and not any((row["model"], row["seed"]) == (other["model"], other["seed"]) for other in rows):
             rows.append(row)
     done = {(row["model"], row["seed"]) for row in rows}
@@ -449,8 +455,8 @@ def main() -> None:
     print(report)
     best = max(summaries, key=lambda entry: entry["f1"])
     print(
-        f"{name}: best F1 {best['f1']:.4f} ± {best['f1_std']:.4f} by {TITLES[best['model']]}, {best['runs']} runs; "
-        f"table in {folder / 'anomaly.md'}"
+        f"{name}: best F1 {with_spread(best, 'f1')} by {TITLES[best['model']]}, {best['runs']} "
+        f"run{'s' * (best['runs'] > 1)}; table in {folder / 'anomaly.md'}"
     )
 
 

@@ -69,10 +69,10 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--features",
         nargs="+",
-        choices=("inception", "classifier"),
+        choices=("inception", "classifier", "none"),
         default=["inception"],
         help="of FID and KID. classifier: a small one trained once on the labelled data set; its distances are called "
-        "FID_cls and KID_cls",
+        "FID_cls and KID_cls; none: leave them out",
     )
     group.add_argument(
         "--inception-weights", metavar="FILE", help="weights-inception-2015-12-05-*.pth (default: downloaded)"
@@ -97,6 +97,8 @@ def open_extractors(args: argparse.Namespace, experiment: Experiment) -> list[fe
     """The networks of ``--features``; what cannot be had is said once, on standard error, and left out."""
     found = []
     for kind in dict.fromkeys(args.features):
+        if kind == "none":
+            continue
         if kind == "classifier":
             folder = Path(args.checkpoint) / "features"
             found.append(features.classifier(folder, experiment.data, experiment.device, experiment.load))
@@ -104,7 +106,7 @@ def open_extractors(args: argparse.Namespace, experiment: Experiment) -> list[fe
         try:
             found.append(features.inception(args.inception_weights, experiment.device))
         except features.FeaturesUnavailable as reason:
-            print(f"warning: {reason}", file=sys.stderr)
+            print(f"warning: FID and KID are left out: {reason}", file=sys.stderr)
     return found
 
 
@@ -179,8 +181,6 @@ def measure(experiment: Experiment, reference: Reference, args: argparse.Namespa
     """The row of one checkpoint; what a model does not have (a prior, say) is None."""
     dataset, batch_size = reference.dataset, args.batch_size
     codes = latents.encode(experiment.model, dataset, batch_size, experiment.device)
-    if not torch.isfinite(codes).all():
-        raise UserError(f"{experiment.path}: its codes are not finite numbers: train again with a lower --lr")
     spectrum = latents.spectrum(codes)
     row = reconstruction(experiment, dataset, codes, batch_size)
 
@@ -228,6 +228,10 @@ def markdown(rows: list[dict]) -> list[str]:
 
 def main() -> None:
     args = parse_arguments()
+    if args.fid_samples < 2:
+        raise UserError(f"--fid-samples {args.fid_samples}: distances between sets need at least 2 images")
+    if "none" in args.features and len(set(args.features)) > 1:
+        raise UserError(f"--features {' '.join(args.features)}: none leaves no other")
     experiments = [open_experiment(args, name) for name in dict.fromkeys(args.model_name or [None])]
     references: dict[tuple, Reference] = {}
     rows = []

@@ -96,12 +96,10 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
         try:
             network = Inception(None)
         except ModuleNotFoundError as error:
-            raise FeaturesUnavailable(
-                "FID and KID are left out: they need torch-fidelity (pip install torch-fidelity)"
-            ) from error
+            raise FeaturesUnavailable("FID and KID need torch-fidelity (pip install torch-fidelity)") from error
         except (URLError, OSError, RuntimeError) as error:
             raise FeaturesUnavailable(
-                f"FID and KID are left out: the Inception weights cannot be downloaded ({error}); give the file with "
+                f"the Inception weights cannot be downloaded ({error}); give the file with "
                 "--inception-weights, or use --features classifier"
             ) from error
     return Extractor("inception", "", network.to(device).eval(), 50, device)
@@ -143,7 +141,7 @@ def classifier(folder: Path, described: dict, device: torch.device, load) -> Ext
     identity = fingerprint(train_set, test_set)
     classes = int(train_set.labels.max()) + 1
     with files.locked(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
-        record = torch.load(path, map_location=device, weights_only=True) if path.is_file() else None
+        record = kept_classifier(path, device)
         torch.manual_seed(0)
         network = Classifier(described["channels"], classes).to(device)
         if record is None or record["identity"] != identity:
@@ -156,6 +154,15 @@ def classifier(folder: Path, described: dict, device: torch.device, load) -> Ext
     network.load_state_dict(record["weights"])
     print(f"features of a classifier with test accuracy {record['test_accuracy']:.4f}: {path}")
     return Extractor("classifier", "_cls", network.eval(), 500, device, record["test_accuracy"])
+
+
+def kept_classifier(path: Path, device: torch.device) -> dict | None:
+    """What an earlier call kept; None where there is nothing or it is damaged, as it is quickly made again."""
+    try:
+        record = torch.load(path, map_location=device, weights_only=True)
+    except Exception:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
+        return None
+    return record if isinstance(record, dict) and {"identity", "weights", "test_accuracy"} <= record.keys() else None
 
 
 def fingerprint(*datasets: data.Dataset) -> str:

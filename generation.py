@@ -31,6 +31,7 @@ TASKS = {
     "tsne": "a map of test images and sampled images",
 }
 FITTED = 10_000  # training codes that a density is fitted to
+COMPONENTS = 4  # of pca and gmm
 SHOWN = 1_000  # test images that are looked at
 REACH = 2.0  # standard deviations that pca and traverse walk to either side
 
@@ -42,7 +43,13 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--task", choices=list(TASKS), default="reconstruction", help=what)
     group.add_argument("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
     group.add_argument("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
-    group.add_argument("-d", type=cli.positive, default=4, help="principal components of pca, Gaussians of gmm")
+    group.add_argument(
+        "-d",
+        type=cli.positive,
+        metavar="D",
+        help=f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer "
+        "dimensions)",
+    )
     group.add_argument(
         "-N",
         "--test-size",
@@ -117,13 +124,14 @@ def mvg(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
 
 def gmm(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
     codes = training_codes(args, experiment)
-    mixture = latents.fit_mixture(codes, args.d, args.seed)
+    components = args.d or COMPONENTS
+    mixture = latents.fit_mixture(codes, components, args.seed)
     drawn = torch.from_numpy(mixture.sample(args.X * args.Y)[0]).float()
     # scikit-learn returns the draws component by component: shuffled, the grid does not sort them.
     drawn = drawn[torch.randperm(len(drawn), generator=torch.Generator().manual_seed(args.seed))]
     numbers = {
         "fitted_to": len(codes),
-        "components": args.d,
+        "components": components,
         "weights": mixture.weights_.tolist(),
         "mean_log_likelihood": float(mixture.score(codes.double().numpy())),
         "seed": args.seed,
@@ -132,20 +140,23 @@ def gmm(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
 
 
 def pca(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    if args.d < 2:
+    latent_dim = experiment.model.latent_dim
+    if latent_dim < 2:
+        raise UserError(f"{experiment.path}: a code of n = 1 has no second principal component: use --task traverse")
+    dimensions = args.d or min(COMPONENTS, latent_dim)
+    if dimensions < 2:
         raise UserError(f"-d {args.d}: the grid walks along two principal components, give at least 2")
-    if args.d > experiment.model.latent_dim:
+    if dimensions > latent_dim:
         raise UserError(
-            f"-d {args.d}: a code of dimension n = {experiment.model.latent_dim} has at most "
-            f"{experiment.model.latent_dim} principal components"
+            f"-d {args.d}: a code of dimension n = {latent_dim} has at most {latent_dim} principal components"
         )
     codes = training_codes(args, experiment)
-    fitted = latents.fit_pca(codes, args.d, args.seed)
+    fitted = latents.fit_pca(codes, dimensions, args.seed)
     deviations = np.sqrt(fitted.explained_variance_)
-    positions = np.zeros((args.X, args.Y, args.d))
+    positions = np.zeros((args.X, args.Y, dimensions))
     positions[:, :, 0] = np.linspace(-REACH, REACH, args.X)[:, None] * deviations[0]
     positions[:, :, 1] = np.linspace(-REACH, REACH, args.Y)[None, :] * deviations[1]
-    grid = torch.from_numpy(fitted.inverse_transform(positions.reshape(-1, args.d))).float()
+    grid = torch.from_numpy(fitted.inverse_transform(positions.reshape(-1, dimensions))).float()
     numbers = {
         "fitted_to": len(codes),
         "standard_deviations": deviations.tolist(),
@@ -193,9 +204,10 @@ def tsne(args: argparse.Namespace, experiment: Experiment) -> tuple[object, dict
     """
     dataset = take(experiment, "test", args.sample, SHOWN)
     real = all_images(dataset, len(dataset))
-    codes = latents.encode(
-        experiment.model, take(experiment, "train", None, FITTED), args.batch_size, experiment.device
-    )
+    train_set = take(experiment, "train", None, FITTED)
+    if len(train_set) < 2:
+        raise UserError(f"{len(train_set)} training image: a distribution of codes needs at least 2")
+    codes = latents.encode(experiment.model, train_set, args.batch_size, experiment.device)
     drawn = decoded(args, experiment, latents.sample_gaussian(codes, len(real), args.seed))
     pixels = torch.cat([real, drawn]).flatten(1).numpy()
     perplexity = min(30.0, (len(pixels) - 1) / 3)

@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 import data
+import features
 import models
 import report
 import train
@@ -63,8 +64,8 @@ def parse_arguments() -> argparse.Namespace:
     group = parser.add_argument_group("metrics")
     group.add_argument(
         "--features",
-        choices=("inception", "classifier"),
-        help="of FID (default: classifier, hence FID_cls, where the data set has labels, else inception)",
+        choices=("inception", "classifier", "none"),
+        help="of FID (default: classifier, hence FID_cls, where the data set has labels, else inception); none: no FID",
     )
     group.add_argument("--inception-weights", metavar="FILE", help="of FID's network (default: downloaded)")
     group.add_argument("--fid-samples", type=cli.positive, default=10_000, metavar="N", help="samples of each sampler")
@@ -159,6 +160,11 @@ def make_plan(args: argparse.Namespace) -> Plan:
     names = list(TABLES) if "all" in args.tables else list(dict.fromkeys(args.tables))
     for name in names:
         table = TABLES[name]
+        if reason := unsuitable(table, dataset_of(args, table)):
+            if name in args.tables:
+                raise UserError(f"{name}: {reason}")
+            print(f"{name} is left out: {reason}")
+            continue
         plan.rows[name] = []
         for row in table.rows:
             pairs = []
@@ -176,6 +182,19 @@ def make_plan(args: argparse.Namespace) -> Plan:
 def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
     """The data set of a table's trainings; None where its rows say."""
     return table.dataset and (args.dataset or table.dataset)
+
+
+def unsuitable(table: Table, dataset: str | None) -> str:
+    """Why a table cannot be made of a data set; "" where it can, as far as is known before loading it."""
+    sizes = [cell.flags.get("--train-size", 1) for row in table.rows for cell in row.cells
+             if cell.script == "classification.py"]  # fmt: skip
+    if not sizes or dataset == "folder":
+        return ""
+    if dataset not in LABELLED:
+        return f"--dataset {dataset} has no labels to classify"
+    if max(sizes) > TRAINING_IMAGES[dataset]:
+        return f"--dataset {dataset} has {TRAINING_IMAGES[dataset]:,} labelled training images, {max(sizes):,} are used"
+    return ""
 
 
 def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -> Group | None:
@@ -220,6 +239,15 @@ def features_of(args: argparse.Namespace, dataset: str) -> str:
     return args.features or ("classifier" if dataset in LABELLED else "inception")
 
 
+def read_cell(file: Path) -> dict | None:
+    """The result that was kept in a file; None where there is none or it is damaged."""
+    try:
+        cell = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return cell if isinstance(cell, dict) and {"config", "command", "seconds", "metrics"} <= cell.keys() else None
+
+
 class Failed(Exception):
     """A script ended with another status than 0; the message is its last line on standard error."""
 
@@ -237,10 +265,7 @@ class Runner:
 
     def result(self, task: Task) -> dict | None:
         """The metrics of a finished task. A damaged file counts as none."""
-        try:
-            return json.loads((self.folder / "cells" / f"{task.key}.json").read_text())
-        except (OSError, ValueError):
-            return None
+        return read_cell(self.folder / "cells" / f"{task.key}.json")
 
     def checkpoint_name(self, group: Group) -> str:
         """Of the group's own checkpoint, or of one with the same configuration that train.py made before."""
@@ -325,7 +350,7 @@ class Runner:
         newest = max(work.rglob("*.json"), key=lambda file: file.stat().st_mtime)
         content = json.loads(newest.read_text())
         row = content[-1] if isinstance(content, list) else content["runs"][-1]
-        if task.expected and task.expected not in row["features"]:
+        if task.expected not in ("", "none") and task.expected not in row["features"]:
             raise Failed(f"no {task.expected} features; give --inception-weights FILE or --features classifier")
         metrics = {
             task.rename.get(key, key): value
@@ -399,7 +424,7 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
 def describe_plan(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
     """The plan, one line for each training and what is evaluated of it, and how long it may take."""
     total, tasks = 0.0, 0
-    known = [json.loads(file.read_text())["seconds"] for file in (runner.folder / "cells").glob("*.json")]
+    known = [cell["seconds"] for file in (runner.folder / "cells").glob("*.json") if (cell := read_cell(file))]
     rates: dict[str, float] = {}  # seconds of an epoch by model: timed once
     for group in plan.groups.values():
         missing = sum(runner.result(task) is None for task in group.tasks.values())
@@ -478,7 +503,8 @@ def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, r
 def command_line(name: str, args: argparse.Namespace) -> str:
     """The command that makes this table again, without the places of files."""
     words: dict[str, object] = {"--epochs": args.epochs, "--seeds": args.seeds}
-    usual = {"dataset": None, "features": None, "seed": 0, "batch_size": 32, "precision": "fp32", "fid_samples": 10_000}
+    usual = {"dataset": None, "image_size": None, "channels": None, "skip_corrupt": False, "features": None, "seed": 0}
+    usual |= {"batch_size": 32, "precision": "fp32", "fid_samples": 10_000}
     for key, value in usual.items():
         if getattr(args, key) != value:
             words[f"--{key.replace('_', '-')}"] = getattr(args, key)
@@ -486,13 +512,31 @@ def command_line(name: str, args: argparse.Namespace) -> str:
     return " ".join(["python reproduce.py", name, *as_flags(words)])
 
 
+def check_before(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
+    """What would only be found when everything is trained. Raises UserError."""
+    if args.html is not None:
+        path = Path(args.html)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UserError(f"--html {path}: expected a file that can be written")
+    missing = [task for group in plan.groups.values() for task in group.tasks.values() if runner.result(task) is None]
+    if any(task.expected == "inception" for task in missing):
+        try:
+            features.inception(args.inception_weights, torch.device("cpu"))
+        except features.FeaturesUnavailable as reason:
+            raise UserError(f"{reason}, or leave FID out with --features none") from reason
+
+
 def main() -> None:
     args = parse_arguments()
+    if args.fid_samples < 2:
+        raise UserError(f"--fid-samples {args.fid_samples}: distances between sets need at least 2 images")
     plan = make_plan(args)
     runner = Runner(args)
     if args.dry_run:
         describe_plan(plan, runner, args)
         return
+    check_before(plan, runner, args)
     runner.run_all(list(plan.groups.values()))
     results = collect(plan, runner, args)
     for name, result in results.items():

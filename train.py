@@ -121,6 +121,7 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
     """
     if "training" not in record:
         raise UserError(f"{path}: a checkpoint of the released code has no optimiser to resume: train without --resume")
+    checkpoint.require(record, path, *asked, "weights", "optimizer", "random")
     pairs = [("model", record["model"]["name"], asked["model"]["name"])]
     for part, keys in (
         ("model", asked["model"]["config"]),
@@ -226,6 +227,17 @@ class Run:
                 flush=True,
             )
         sys.exit(status)
+
+
+def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, computing_on: torch.device) -> None:
+    """What some models do before their first epoch, on random training images; a bar, where it takes a while."""
+    with tqdm(desc="before the first epoch", unit=" steps", delay=1, leave=False, disable=hidden()) as bar:
+
+        def draw(num: int) -> torch.Tensor:
+            bar.update()
+            return train_set.gather(torch.randint(len(train_set), (num,)), computing_on)
+
+        model.pretrain(draw, lr)
 
 
 def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> training.Totals:
@@ -351,7 +363,7 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
     )
 
     if not resuming:
-        model.pretrain(lambda num: train_set.gather(torch.randint(len(train_set), (num,)), computing_on), args.lr)
+        pretrain(model, train_set, args.lr, computing_on)
     distributed.start_equal(model)
     interrupt = Interrupt()
     folder = path.parent / "tensorboard" / path.name

@@ -28,6 +28,13 @@ FASHION_CLASSES = [
 DIGIT_CLASSES = [str(digit) for digit in range(10)]
 TORCHVISION = {"mnist": torchvision.datasets.MNIST, "fashion-mnist": torchvision.datasets.FashionMNIST}
 
+# The official files' first ten labels, by which one data set's files are not taken for the other's: they have the same
+# names and sizes.
+FIRST_LABELS = {
+    "mnist": {"train": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "t10k": [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]},
+    "fashion-mnist": {"train": [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], "t10k": [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]},
+}
+
 
 def read_idx(path: Path) -> np.ndarray:
     """The array of unsigned bytes in an IDX file, plain or gzip.
@@ -107,6 +114,12 @@ def load(name: str, split: str, path: Path) -> ImageDataset:
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(
             f"{files[0]}: images of shape {images.shape} do not match the labels {labels.shape} of {files[1]}"
+        )
+    other = "mnist" if name == "fashion-mnist" else "fashion-mnist"
+    if labels[:10].tolist() == FIRST_LABELS[other][kind]:
+        raise UserError(
+            f"{files[1]}: these are the labels of {other}, expected {name} (--dataset, --data-path): "
+            f"use --dataset {other}, or another folder"
         )
     classes = FASHION_CLASSES if name == "fashion-mnist" else DIGIT_CLASSES
     return ImageDataset(resized(torch.tensor(images)[:, None]), torch.tensor(labels).long(), classes)

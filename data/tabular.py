@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.folder import cache_file
 from data.images import ImageDataset
-from data.tables import SUFFIXES, Table, numbered, parse, read, to_numbers
+from data.tables import SUFFIXES, Table, is_number, numbered, parse, read, to_numbers
 from utils import files
 from utils.errors import UserError
 
@@ -226,6 +226,8 @@ class Toy:
 def load_toy(path: str | Path) -> Toy:
     """The published toy data: a CSV of 16 inputs, density and component in every row; ``path`` is it or its folder.
 
+    A first row of words is a header.
+
     Raises:
         UserError: no such file, another number of columns, or a value that is not finite.
     """
@@ -237,10 +239,12 @@ def load_toy(path: str | Path) -> Toy:
             f"--data-path {path}: no toy.csv there, nor in its folder tabular; leave the flag out to generate one"
         )
     try:
-        with open(file, newline="", encoding="utf-8") as stream:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
             rows = list(numbered(csv.reader(stream)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not a comma-separated text file ({error})") from error
+    if rows and not any(map(is_number, rows[0][1])):
+        rows = rows[1:]  # a header
     width = TOY_FEATURES + 2
     for line, row in rows:
         if len(row) != width:

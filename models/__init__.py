@@ -281,5 +281,7 @@ def architecture(name: str, arch: str | None, described: dict) -> str:
 
 
 def image_size(architecture: str) -> int:
-    """Height and width (pixels) of the images that an architecture takes."""
+    """Height and width (pixels) of the images that an architecture takes. Raises UserError for an unknown one."""
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"unknown architecture {architecture!r}: choose from {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[architecture].image_size

@@ -25,10 +25,12 @@ def mse(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """1 − SSIM of each image: ``(B, C, H, W)`` in [0, 1] to ``(B,)``. Gaussian window of 11 pixels, σ = 1.5.
+    """1 − SSIM of each image: ``(B, C, H, W)`` to ``(B,)``. Gaussian window of 11 pixels, σ = 1.5.
 
-    Averaged over the positions where the window fits, as published; torchmetrics itself would go on to the edge with
-    mirrored pixels.
+    For images in [0, 1]. SSIM of an image and its negative −x is 1 too (both factors change sign), and a decoder that
+    ends in tanh or in nothing finds that: what lies outside [0, 1] is cut off before, and its mean absolute
+    difference added. Averaged over the positions where the window fits, as published; torchmetrics itself would go on
+    to the edge with mirrored pixels.
 
     Source: Wang, Bovik, Sheikh, Simoncelli 2004, "Image quality assessment: from error visibility to structural
     similarity".
@@ -36,8 +38,12 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     # Imported where it is needed: loading it takes longer than loading PyTorch.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _, everywhere = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none", return_full_image=True)
-    return 1 - everywhere[..., 5:-5, 5:-5].flatten(1).mean(dim=1)
+    inside = x.clamp(0, 1), y.clamp(0, 1)
+    outside = ((x - inside[0]) - (y - inside[1])).abs().flatten(1).mean(dim=1)
+    _, everywhere = structural_similarity_index_measure(
+        *inside, data_range=1.0, reduction="none", return_full_image=True
+    )
+    return 1 - everywhere[..., 5:-5, 5:-5].flatten(1).mean(dim=1) + outside
 
 
 DISTORTIONS = {"mse": mse, "ssim": ssim}

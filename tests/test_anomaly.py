@@ -158,6 +158,14 @@ def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     assert "4 runs, 1 to do" in printed
     assert comparable(read_rows(tmp_path)) == comparable(rows)
 
+    # Of a single run there is no deviation. A line that another version wrote is no run of these.
+    with open(folder / "runs.jsonl", "a") as stream:
+        stream.write(json.dumps({"model": models[1], "seed": 0, "f1": 1.0}) + "\n")
+    status, printed, _ = run(*arguments, "--runs", 1)
+    assert status == 0 and "2 runs, 0 to do" in printed
+    assert "±" not in printed and "1 run;" in printed.splitlines()[-1]
+    (folder / "runs.jsonl").write_text("".join(lines))
+
     # Other settings are other runs; the old ones stay in the file.
     _, printed, _ = run(*arguments, "--components", 1)
     assert "4 runs, 2 to do" in printed

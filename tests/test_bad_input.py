@@ -97,6 +97,36 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
     assert_refused(call("singular.py", "--dataset", "digits", "--checkpoint", tmp_path), "weights do not fit")
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda record: record.clear() or record.update(format=1), ["a checkpoint without weights"]),
+        (lambda record: record["model"]["config"].update(architecture="resnet"), ["unknown architecture 'resnet'"]),
+        (lambda record: record["model"].update(name="gan"), ["unknown model 'gan'"]),
+        (lambda record: record["weights"]["enc.fc.bias"].fill_(torch.nan), ["not finite numbers", "enc.fc.bias"]),
+    ],
+)
+def test_checkpoints_of_something_else(call, trained, tmp_path, damage, words):
+    (tmp_path / "digits").mkdir()
+    record = torch.load(trained / "digits" / "ae", weights_only=True)
+    damage(record)
+    torch.save(record, tmp_path / "digits" / "ae")
+    flags = ("--dataset", "digits", "--checkpoint", tmp_path)
+    for script in (("singular.py",), ("evaluate.py", "--features", "none"), ("generation.py", "--task", "mvg")):
+        assert_refused(call(*script, *flags), *words)
+
+
+def test_a_checkpoint_without_optimiser_is_evaluated_but_not_resumed(call, trained, tmp_path):
+    (tmp_path / "digits").mkdir()
+    record = torch.load(trained / "digits" / "ae", weights_only=True)
+    del record["optimizer"]
+    torch.save(record, tmp_path / "digits" / "ae")
+    flags = ("--dataset", "digits", "--checkpoint", tmp_path)
+    assert call("singular.py", *flags, "--save-path", tmp_path / "results").status == 0
+    result = call("train.py", *flags, "-l", 0, "-n", 16, "--epochs", 3, "--resume")
+    assert_refused(result, "a checkpoint without optimizer", "train again")
+
+
 def test_resume_with_other_flags(call, trained, tmp_path):
     shutil.copytree(trained / "digits", tmp_path / "digits")
     base = ("--dataset", "digits", "--checkpoint", tmp_path, "--resume", "--lr", 1e-3, "--epochs", 5)

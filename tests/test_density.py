@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import density
 from data import tabular
@@ -71,6 +72,16 @@ def test_bad_input_is_named(monkeypatch, tmp_path):
         called_with(monkeypatch, "--data-path", constant)
     with pytest.raises(UserError, match="--size 4"):
         called_with(monkeypatch, "--size", 4)
+
+
+def test_a_header_and_the_mark_of_a_spreadsheet(tmp_path):
+    """As anomaly.py reads its tables: a first row of words, after the byte order mark that spreadsheets write."""
+    rows = np.random.default_rng(0).random((20, 18))
+    np.savetxt(tmp_path / "plain.csv", rows, delimiter=",")
+    header = ",".join([*(f"x{index}" for index in range(16)), "density", "component"])
+    (tmp_path / "header.csv").write_text(f"{header}\n{(tmp_path / 'plain.csv').read_text()}", encoding="utf-8-sig")
+    plain, headed = (tabular.load_toy(tmp_path / name) for name in ("plain.csv", "header.csv"))
+    assert torch.equal(plain.vectors, headed.vectors) and (plain.density == headed.density).all()
 
 
 def test_a_diverging_training_is_named(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import shutil
 import sys
 from urllib.error import URLError
 
@@ -133,6 +134,18 @@ def test_the_classifier_is_trained_once_for_the_same_labels(with_classifier, mon
     assert "test accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", [b"", b"damaged", b"half"])
+def test_a_damaged_classifier_is_trained_again(with_classifier, monkeypatch, tmp_path, content):
+    kept = with_classifier / "features" / "digits-32x1.pt"
+    shutil.copytree(with_classifier / "features", tmp_path / "features")
+    damaged = tmp_path / "features" / kept.name
+    damaged.write_bytes(kept.read_bytes()[:5000] if content == b"half" else content)
+    fitted = []
+    monkeypatch.setattr(features, "fit", lambda *arguments: fitted.append(1))
+    open_classifier(tmp_path)
+    assert fitted and features.kept_classifier(damaged, CPU) is not None
+
+
 def test_classifier_features_need_labels(tmp_path):
     from utils.errors import UserError
 
@@ -199,5 +212,9 @@ def test_bad_inception_weights(trained, tmp_path, call):
 
 def test_bad_input(trained, tmp_path, call):
     assert_refused(evaluate(call, trained, tmp_path, "--model-name", "ae", "nobody"), "nobody", "no such checkpoint")
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--fid-samples", 1)
+    assert_refused(result, "--fid-samples 1", "at least 2")
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--features", "none", "classifier")
+    assert_refused(result, "--features none classifier")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 1)
     assert_refused(result, "--test-size 1", "at least 2")

@@ -47,6 +47,17 @@ def test_fashion_mnist_is_not_mnist(tmp_path):
     assert data.load("fashion-mnist", "valid", tmp_path).classes[9] == "Ankle boot"
 
 
+@pytest.mark.parametrize(("name", "other"), [("mnist", "fashion-mnist"), ("fashion-mnist", "mnist")])
+def test_the_files_of_the_other_data_set_are_refused(tmp_path, name, other):
+    """Both have files of the same names and sizes; the official ones are told apart by their first labels."""
+    write(tmp_path)
+    labels = np.array([*mnist.FIRST_LABELS[other]["train"], *range(10)])
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(labels))
+    with pytest.raises(UserError, match=f"labels of {other}, expected {name}"):
+        data.load(name, "train", tmp_path)
+    assert len(data.load(other, "train", tmp_path)) == 20
+
+
 def test_images_are_those_of_torchvision(tmp_path):
     """Same pixels as the released pipeline: Pillow's bilinear resize, then ToTensor."""
     write(tmp_path)

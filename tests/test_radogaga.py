@@ -70,6 +70,22 @@ def test_ssim_equals_its_formula():
     torch.testing.assert_close(ssim(x, y), 1 - (luminance * structure).mean(dim=(1, 2, 3)), rtol=1e-4, atol=1e-6)
 
 
+def test_ssim_does_not_take_the_negative_for_the_image():
+    """SSIM's own formula gives x and −x the value 1; a decoder that ends in tanh found −x for half of its pixels."""
+    torch.manual_seed(0)
+    x = F.interpolate(torch.rand(2, 1, 6, 6), size=(24, 24), mode="bicubic").clamp(0, 1)
+    assert ssim(x, x).abs().max() < 1e-6
+    assert (ssim(-x, x) > 1).all()
+    assert torch.allclose(ssim(2 * x - 0.5, 2 * x - 0.5), torch.zeros(2), atol=1e-6)
+    found = (-0.5 * x).requires_grad_()
+    optimizer = torch.optim.Adam([found], lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        ssim(found, x).sum().backward()
+        optimizer.step()
+    assert (found - x).abs().mean() < 0.05
+
+
 @pytest.mark.parametrize("name", ["radogaga", "beta-vae"])
 def test_ssim_trains_images_and_refuses_vectors(name):
     torch.manual_seed(0)

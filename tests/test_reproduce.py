@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+from conftest import assert_refused
 
 import features
 import report
@@ -39,9 +40,9 @@ while state["epoch"] < int(value("--epochs")):
     state = {"epoch": state["epoch"] + 1, "rank": state["rank"] * (0.9 - 0.05 * layers) + int(value("--seed"))}
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     temporary.write_text(json.dumps(state))
-    os.replace(temporary, path)
     with open(here / "epochs.log", "a") as log:
         log.write(f"{path.name} {state['epoch']}\\n")
+    os.replace(temporary, path)
 """
 STAND_IN_EVALUATE = """
 import json, pathlib, sys, time
@@ -127,6 +128,52 @@ def test_a_folder_is_known_by_its_place(tmp_path):
         assert not keys(*base) & keys(*change), change
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("classification", "--dataset", "celeba"), "celeba has no labels"),
+        (("classification", "--dataset", "digits"), "1,437 labelled training images, 10,000 are used"),
+        (("depth", "--fid-samples", 1), "--fid-samples 1"),
+        (("depth", "--html", "."), "--html ."),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_is_trained(scripts, tmp_path, call, words, found):
+    table, *flags = words
+    result = call("reproduce.py", table, *flags_of(tmp_path)[1:], *flags)
+    assert_refused(result, found)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_all_leaves_out_what_a_data_set_cannot_have(capsys):
+    plan = planned("all", "--dataset", "celeba")
+    assert set(plan.rows) == set(TABLES) - {"classification"}
+    assert "classification is left out: --dataset celeba has no labels" in capsys.readouterr().out
+
+
+def test_without_inception_weights_a_table_is_refused_or_made_without_fid(scripts, tmp_path, call, monkeypatch):
+    def unreachable(*_):
+        raise features.FeaturesUnavailable("the Inception weights cannot be downloaded (no network)")
+
+    monkeypatch.setattr(features, "inception", unreachable)
+    flags = flags_of(tmp_path)
+    assert_refused(call("reproduce.py", *flags, "--features", "inception"), "no network", "--features none")
+    result = call("reproduce.py", *flags, "--features", "none")
+    assert result.status == 0, result.err
+    header = (tmp_path / "results" / "reproduce" / "depth.md").read_text().split("| --- |")[0]
+    assert "rank" in header
+
+
+def test_a_damaged_result_is_made_again_and_does_not_stop_a_dry_run(scripts, tmp_path, call):
+    assert call("reproduce.py", *flags_of(tmp_path)).status == 0
+    cells = sorted((tmp_path / "results" / "reproduce" / "cells").iterdir())
+    cells[0].write_text(cells[0].read_text()[:20])
+    cells[1].write_text("[]")
+    result = call("reproduce.py", *flags_of(tmp_path), "--dry-run")
+    assert result.status == 0 and "2 cells to do" in result.last_line, result
+    assert call("reproduce.py", *flags_of(tmp_path)).status == 0
+    assert all(reproduce.read_cell(cell) for cell in cells)
+
+
 def test_the_command_below_a_table_asks_for_the_same_cells(monkeypatch):
     def plan_of(words):
         monkeypatch.setattr(sys, "argv", words)
@@ -196,7 +243,7 @@ def test_killed_ten_times_the_table_is_that_of_an_uninterrupted_run(scripts, tmp
     epochs = (scripts / "epochs.log").read_text().splitlines()
     names = {line.split()[0] for line in epochs}
     assert len(names) == 5 and {line for line in epochs if line.endswith(" 4")} == {f"{name} 4" for name in names}
-    assert len(epochs) - len(set(epochs)) <= 10  # an epoch is repeated only where a kill came between save and log
+    assert len(epochs) - len(set(epochs)) <= 10  # an epoch is repeated only where a kill came between log and save
 
 
 def test_a_polite_signal_ends_the_scripts_too(scripts, tmp_path):
@@ -255,7 +302,8 @@ def test_dry_run_starts_nothing(scripts, tmp_path, call):
     assert not (scripts / "epochs.log").exists() and not (tmp_path / "results").exists()
 
 
-def test_missing_features_are_a_failure_that_is_tried_again(scripts, tmp_path, call):
+def test_missing_features_are_a_failure_that_is_tried_again(scripts, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(features, "inception", lambda *_: None)  # there before, gone when they are wanted
     result = call("reproduce.py", *flags_of(tmp_path, "--features", "inception"))
     assert result.status == 1
     text, _ = tables_of(tmp_path)

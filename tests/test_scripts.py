@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import assert_refused, run_script
 from PIL import Image
 
 import data
@@ -136,6 +136,37 @@ def test_classification_from_codes_beats_chance_and_keeps_its_runs(trained, tmp_
     )  # chance is 0.1; the encoder is two epochs old
 
 
+def test_runs_of_other_settings_stay_and_the_same_run_is_replaced(trained, tmp_path, call):
+    base = ("--model-name", "ae", "--train-size", 20, "--epochs", 2, *common(trained, tmp_path))
+    for more in ((), ("--batch-size", 5), ("--lr", 1e-2), ()):
+        assert call("classification.py", *base, *more).status == 0
+    runs = json.loads((tmp_path / "digits" / "classification" / "ae.json").read_text())["runs"]
+    assert [(run["batch_size"], run["lr"]) for run in runs] == [(5, 1e-3), (100, 1e-2), (100, 1e-3)]
+
+
+def test_results_of_different_models_have_different_names():
+    from experiment import joined
+
+    choices = (["ae-irmae"], ["ae", "irmae"], ["ae+irmae"], ["ae", "+irmae"], ["ae+", "irmae"], ["ae%2Birmae"])
+    assert len({joined(names) for names in choices}) == len(choices)
+    many = [f"a-rather-long-name-of-a-model-{index}" for index in range(20)]
+    assert len(joined(many)) < 200 and joined(many) != joined([*many[:-1], "another"])
+
+
+def test_a_code_of_few_dimensions(tmp_path, call):
+    """-d has no default that a small n contradicts; a code of one dimension says what else to look at."""
+    for n in (1, 3):
+        flags = ("--dataset", "digits", "--checkpoint", tmp_path / "checkpoint")
+        train = ("-l", 0, "-n", n, "--epochs", 1, "--train-size", 64, "--valid-size", 32)
+        assert call("train.py", *flags, *train).status == 0
+        result = call("generation.py", *flags, "--task", "pca", "-X", 2, "-Y", 2, "--save-path", tmp_path)
+        if n == 1:
+            assert_refused(result, "n = 1", "--task traverse")
+        else:
+            assert result.status == 0, result.err
+            assert len(read(tmp_path, "pca", "ae")[1]["standard_deviations"]) == 3
+
+
 def test_supervised_classification_needs_no_checkpoint(tmp_path):
     flags = ("--supervised", "--train-size", 600, "--epochs", 15, "-n", 32)
     result = run_script("classification.py", *flags, *common(tmp_path / "none", tmp_path))
@@ -176,7 +207,7 @@ def test_a_folder_of_images_end_to_end(tmp_path):
     folders = ("--checkpoint", tmp_path / "checkpoint")
     trained = run_script("train.py", *flags, *folders, "--data-path", tmp_path, "-l", 2, "-n", 8, "--epochs", 1)
     assert trained.status == 0, trained.err
-    assert "20 training and 2 validation" in trained.out
+    assert "18 training and 3 validation" in trained.out
     # The checkpoint knows the data, the size and the channels.
     flags = ("--dataset", "folder", "--save-path", tmp_path / "results", "-X", 1, "-Y", 2)
     result = run_script("generation.py", *flags, *folders)

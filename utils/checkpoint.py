@@ -13,7 +13,7 @@ from utils.files import locked, replacing
 
 FORMAT = 1  # raise it when an old reader would misread a new file
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
-NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log"}
+NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt"}
 
 
 def path_of(folder: str | Path, dataset: str, name: str) -> Path:
@@ -91,6 +91,13 @@ def load(path: Path) -> dict:
     if isinstance(record, dict) and record and all(isinstance(value, torch.Tensor) for value in record.values()):
         return {"weights": dict(record)}
     raise UserError(f"{path}: not a checkpoint of train.py (it holds a {type(record).__name__})")
+
+
+def require(record: dict, path: Path, *parts: str) -> None:
+    """Raises UserError where a record lacks one of the parts: something else than train.py wrote it."""
+    lacking = [part for part in parts if part not in record]
+    if lacking:
+        raise UserError(f"{path}: a checkpoint without {', '.join(lacking)}: train again")
 
 
 def available(folder: Path) -> list[str]:

@@ -195,7 +195,7 @@ def add_checkpoint(parser: Parser, several: bool = False) -> argparse._ArgumentG
 def add_results(group: argparse._ArgumentGroup) -> None:
     """``--save-path``, for the scripts that make something."""
     group.add_argument(
-        "--save-path", default="./results", metavar="DIR", help="figures go to DIR/<dataset>/<task>/<model-name>.png"
+        "--save-path", default="./results", metavar="DIR", help="results go to DIR/<dataset>/<task>/<model-name>.*"
     )
 
 

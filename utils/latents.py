@@ -16,12 +16,15 @@ RANK_THRESHOLD = 1e-3
 
 @torch.no_grad()
 def encode(model, dataset, batch_size: int = 500, device: torch.device | str = "cpu") -> Tensor:
-    """The codes of all images in their order: ``(N, n)`` float32 in main memory."""
+    """The codes of all images in their order: ``(N, n)`` float32 in main memory. Raises UserError unless finite."""
     model.eval()
     batches = dataset.batches(batch_size, device=device)
     total = -(-len(dataset) // batch_size)
     # Copied once, at the end: no batch waits for the host.
-    return torch.cat([model.encode(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
+    codes = torch.cat([model.encode(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
+    if not torch.isfinite(codes).all():
+        raise UserError("the codes of this checkpoint are not finite numbers: train again with a lower --lr")
+    return codes
 
 
 @torch.no_grad()
