@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, assert_refused
 from torch import nn
 
 import models
@@ -205,7 +205,7 @@ def test_a_checkpoint_of_the_released_code(tmp_path, dataset, layers, vae):
         assert torch.allclose(loss, reference.loss(x, torch.randn(5, 9)), rtol=1e-5)
 
 
-def test_every_script_takes_a_released_checkpoint(tmp_path):
+def test_every_script_takes_a_released_checkpoint(tmp_path, call):
     torch.manual_seed(0)
     folder = tmp_path / "checkpoint" / "digits"
     folder.mkdir(parents=True)
@@ -217,9 +217,9 @@ def test_every_script_takes_a_released_checkpoint(tmp_path):
         ("singular.py",),
         ("classification.py", "--epochs", 1, "--train-size", 50),
     ):
-        result = run_script(*script, *flags, *common)
+        result = call(*script, *flags, *common)
         assert result.status == 0, result.err
-    assert_refused(run_script("singular.py", "-n", 12, "-l", 3, "--model-name", "released", *common), "-l 3", "l = 2")
+    assert_refused(call("singular.py", "-n", 12, "-l", 3, "--model-name", "released", *common), "-l 3", "l = 2")
 
 
 def test_a_state_dict_of_something_else(tmp_path):

@@ -118,7 +118,7 @@ def test_the_script_puts_several_models_in_one_table(checkpoints, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     folder = tmp_path / "results" / "digits" / "isometry"
-    rows = json.loads((folder / "ae-radogaga.json").read_text())
+    rows = json.loads((folder / "ae+radogaga.json").read_text())
     assert [row["model_name"] for row in rows] == ["ae", "radogaga"]
     x = next(data.load("digits", "test", str(tmp_path), 60).batches(60))
     errors = {}
@@ -136,8 +136,8 @@ def test_the_script_puts_several_models_in_one_table(checkpoints, tmp_path):
         assert row["variance"] == sorted(row["variance"], reverse=True)
         assert sorted(row["dimensions"]) == list(range(8))
         assert f"{row['model_name']} {row['pearson']['mse-difference']:.4f}" in done.stdout.splitlines()[-1]
-    assert (folder / "ae-radogaga.md").read_text().count("\n") == 4
-    for file in ("ae-radogaga.png", "ae-traverse.png", "radogaga-traverse.png"):
+    assert (folder / "ae+radogaga.md").read_text().count("\n") == 4
+    for file in ("ae+radogaga.png", "ae-traverse.png", "radogaga-traverse.png"):
         assert (folder / file).read_bytes()[:4] == b"\x89PNG"
 
 

@@ -88,15 +88,15 @@ def test_tensorboard_has_scalars_and_reconstructions(uninterrupted):
     assert [event.step for event in events.Images("reconstruction")] == [1, 2, 3]
 
 
-def test_the_seed_decides_everything(uninterrupted, tmp_path):
-    run_script("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path / "same")
+def test_the_seed_decides_everything(uninterrupted, tmp_path, call):
+    call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path / "same")
     assert same(weights(tmp_path / "same"), weights(uninterrupted))
-    run_script("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path / "other", "--seed", 1)
+    call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path / "other", "--seed", 1)
     assert not same(weights(tmp_path / "other"), weights(uninterrupted))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number):
+def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number, call):
     """Stopped in the middle of an epoch and resumed: the same weights to the last bit, the same table."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("ignored by whoever started the tests, as under nohup, and so by the script")
@@ -111,7 +111,7 @@ def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, nu
     if number != signal.SIGKILL:
         assert process.returncode == 128 + number, rest
         assert "--resume" in rest.strip().splitlines()[-1]
-    result = run_script("train.py", *command, "--resume")
+    result = call("train.py", *command, "--resume")
     assert result.status == 0, result.err
     assert same(weights(tmp_path), weights(uninterrupted))
     first, second = (
@@ -143,12 +143,12 @@ def test_two_runs_of_one_name_never_meet(tmp_path, call):
     assert call("train.py", *command, "--epochs", done + 1, "--resume").status == 0
 
 
-def test_a_finished_run_can_be_made_longer(uninterrupted, tmp_path):
+def test_a_finished_run_can_be_made_longer(uninterrupted, tmp_path, call):
     command = ("train.py", *FLAGS, "--checkpoint", tmp_path)
-    run_script(*command, "--epochs", 2)
-    run_script(*command, "--epochs", 3, "--resume")
+    call(*command, "--epochs", 2)
+    call(*command, "--epochs", 3, "--resume")
     assert same(weights(tmp_path), weights(uninterrupted))
-    again = run_script(*command, "--epochs", 3, "--resume")
+    again = call(*command, "--epochs", 3, "--resume")
     assert again.status == 0 and "already trained" in again.last_line
 
 
@@ -173,19 +173,19 @@ def test_eager_or_captured_here_or_on_a_gpu_it_is_one_run(call, tmp_path):
     assert keys[0] == keys[1] == asked
 
 
-def test_training_again_sets_the_first_run_aside(tmp_path):
+def test_training_again_sets_the_first_run_aside(tmp_path, call):
     command = ("train.py", *FLAGS, "--checkpoint", tmp_path, "--epochs", 1)
-    run_script(*command)
+    call(*command)
     first = weights(tmp_path)
-    result = run_script(*command, "--seed", 5)
+    result = call(*command, "--seed", 5)
     assert "the earlier" in result.out
     (kept,) = [file for file in (tmp_path / "digits" / "previous").iterdir() if file.suffix != ".csv"]
     assert same(checkpoint.load(kept)["weights"], first)
     assert not same(weights(tmp_path), first)
 
 
-def test_divergence_has_its_own_exit_status_and_saves_nothing(tmp_path):
-    result = run_script(
+def test_divergence_has_its_own_exit_status_and_saves_nothing(tmp_path, call):
+    result = call(
         "train.py",
         "--dataset",
         "digits",
@@ -205,11 +205,12 @@ def test_divergence_has_its_own_exit_status_and_saves_nothing(tmp_path):
     assert not (tmp_path / "digits" / "irmae").exists()
 
 
-def test_bf16_learns_too(tmp_path):
-    flags = ("--dataset", "digits", "-l", 2, "-n", 8, "--train-size", 400, "--lr", 1e-3, "--epochs", 2)
+def test_bf16_learns_too(tmp_path, call):
+    sizes = ("--train-size", 128, "--valid-size", 32)  # without bf16 instructions a step takes a second
+    flags = ("--dataset", "digits", "-l", 2, "-n", 8, *sizes, "--lr", 1e-3, "--epochs", 2)
     losses = {}
     for precision in ("fp32", "bf16"):
-        run_script("train.py", *flags, "--precision", precision, "--checkpoint", tmp_path / precision)
+        call("train.py", *flags, "--precision", precision, "--checkpoint", tmp_path / precision)
         losses[precision] = checkpoint.load(tmp_path / precision / "digits" / "irmae")["metrics"][-1]["valid_loss"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
     assert losses["bf16"] != losses["fp32"]
