@@ -57,7 +57,8 @@ def assert_same_run(first: Path, second: Path) -> None:
         # A divergence near 0 is what is left of terms near 1, and keeps their rounding: 2e-6 without AVX-512.
         assert row == pytest.approx(like, rel=1e-4, abs=1e-5)
     for name, weight in one["weights"].items():
-        # As a whole: where a gradient is all rounding, Adam takes a full step of either sign.
+        # As a whole: where a gradient is all rounding, Adam takes a full step of either sign. A rate 1 % higher moves
+        # the first of them by 8e-3 and the loss by 4e-4, one image less by 3e-2 and 1e-3.
         like = other["weights"][name]
         assert (weight - like).norm() <= 5e-3 * like.norm(), name
     assert torch.equal(one["random"]["cpu"], other["random"]["cpu"])
