@@ -4,6 +4,7 @@
 python train.py --gpu -l 8 --dataset mnist          IRMAE
 python train.py --gpu -l 0 --dataset mnist          the plain autoencoder
 python train.py --gpu --vae --dataset mnist         VAE
+python train.py --gpu --vae --resume                go on after Ctrl-C, a kill or a power cut
 torchrun --nproc_per_node=2 train.py --gpu -l 8     the same, on two GPUs
 """
 
@@ -29,6 +30,7 @@ from utils import checkpoint, cli, device, distributed, files, plots, training
 from utils.errors import Diverged, UserError
 
 SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
+TARGET = 100  # epochs unless --epochs says otherwise, as published
 SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 
@@ -60,7 +62,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
     cli.add_options(parser, models.MODELS, models.options)
     group = cli.add_run(parser, batch_size=32)
-    group.add_argument("--epochs", type=cli.positive, default=100, help="passes over the training images")
+    group.add_argument("--epochs", type=cli.positive, default=TARGET, help="passes over the training images")
     group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
     group.add_argument(
         "--precision",
@@ -69,13 +71,40 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="; ".join(f"{key}: {title}" for key, title in device.PRECISIONS.items()),
     )
     group.add_argument("--eager", action="store_true", help="as PyTorch has it: no CUDA graph, no faster form")
-    group.add_argument("--resume", action="store_true", help="go on where the checkpoint of this name stopped")
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where the checkpoint of this name stopped, with its flags where none are given",
+    )
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
-    preset = parser.parse_args(arguments).preset
-    if preset is not None:
-        parser.set_defaults(**PRESETS[preset].flags)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.preset is not None:
+        parser.set_defaults(**PRESETS[args.preset].flags)
+        args = parser.parse_args(arguments)
+    if args.resume:
+        parser.set_defaults(**first_flags(args))
+        args = parser.parse_args(arguments)
+    return args
+
+
+def first_flags(args: argparse.Namespace) -> dict[str, object]:
+    """What ``--resume`` takes from the checkpoint where the command line says nothing; nothing if there is none."""
+    asked = models.choose(args.model, args.linear_layers, args.vae)
+    path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or asked)
+    record = checkpoint.load(path) if path.exists() else {}
+    if "training" not in record:
+        return {}
+    name, config, images = record["model"]["name"], record["model"]["config"], record["data"]
+    flags = {key: images[key] for key in ("image_size", "channels", "skip_corrupt", "train_size", "valid_size")}
+    flags |= {"epochs": record.get("target", TARGET), **record["training"]}
+    if Path(images["path"]).is_dir():  # else the data has moved since
+        flags["data_path"] = images["path"]
+    said = args.model is not None or args.vae or args.linear_layers is not None
+    if said and asked != name:
+        return flags  # continue_run says that these are two models
+    own = {key: value for key, value in config.items() if key not in ("architecture", "channels")}
+    return flags | {"model": name, "arch": models.arch(config["architecture"])} | own
 
 
 def new_run(args: argparse.Namespace) -> dict:
@@ -106,6 +135,7 @@ def new_run(args: argparse.Namespace) -> dict:
             "valid_size": args.valid_size,
         },
         "training": {"batch_size": args.batch_size, "seed": args.seed, "lr": args.lr, "precision": args.precision},
+        "target": args.epochs,
         "epoch": 0,  # finished ones
         "step": 0,  # finished ones of the epoch under way
         "running": {"sums": {}, "count": 0},
@@ -121,7 +151,7 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
     """
     if "training" not in record:
         raise UserError(f"{path}: a checkpoint of the released code has no optimiser to resume: train without --resume")
-    checkpoint.require(record, path, *asked, "weights", "optimizer", "random")
+    checkpoint.require(record, path, *(asked.keys() - {"target"}), "weights", "optimizer", "random")
     pairs = [("model", record["model"]["name"], asked["model"]["name"])]
     for part, keys in (
         ("model", asked["model"]["config"]),
@@ -138,7 +168,7 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
                 f"--resume: {key} is {old} in {path} but {new} on the command line: give the flags of the first run, "
                 "or train anew under another --model-name"
             )
-    return record | {"training": asked["training"], "data": asked["data"]}
+    return record | {key: asked[key] for key in ("training", "data", "target")}
 
 
 class Interrupt:

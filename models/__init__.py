@@ -280,6 +280,12 @@ def architecture(name: str, arch: str | None, described: dict) -> str:
     return f"{'image-mlp' if arch == 'mlp' else arch}-{described['image_size']}"
 
 
+def arch(architecture: str) -> str:
+    """The key of ``ARCHS`` that ``architecture`` made this one from."""
+    prefix = architecture.rpartition("-")[0]
+    return {"image-mlp": "mlp"}.get(prefix, prefix) or "conv"
+
+
 def image_size(architecture: str) -> int:
     """Height and width (pixels) of the images that an architecture takes. Raises UserError for an unknown one."""
     if architecture not in ARCHITECTURES:

@@ -152,6 +152,42 @@ def test_a_finished_run_can_be_made_longer(uninterrupted, tmp_path, call):
     assert again.status == 0 and "already trained" in again.last_line
 
 
+def test_resume_takes_the_flags_of_the_first_run(uninterrupted, tmp_path, call):
+    """The name alone says what to go on with, the learning rate included; what is given changes it or is refused."""
+    command = ("train.py", "--dataset", "digits", "--checkpoint", tmp_path, "--model-name", "vae")
+    assert call(*command, *FLAGS, "--epochs", 2).status == 0
+    again = call(*command, "--resume")
+    assert again.status == 0 and "already trained for 2 epochs" in again.last_line
+    assert call(*command, "--resume", "--epochs", 3).status == 0
+    assert same(weights(tmp_path), weights(uninterrupted))
+    record = checkpoint.load(tmp_path / "digits" / "vae")
+    assert record["training"]["lr"] == 1e-3 and record["target"] == 3
+    assert call(*command, "--resume", "--epochs", 4, "--lr", 2e-3).status == 0
+    assert [row["lr"] for row in checkpoint.load(tmp_path / "digits" / "vae")["metrics"]] == [1e-3, 1e-3, 1e-3, 2e-3]
+    assert_refused(call(*command, "--resume", "-n", 9), "latent_dim is 8", "9")
+    assert_refused(call(*command, "--resume", "-l", 2), "model is vae", "irmae")
+
+
+@pytest.mark.parametrize("model", ["irmae", "rae", "infocat-vae", "radogaga", "beta-vae"])
+def test_resume_takes_every_option_of_a_model(tmp_path, call, model):
+    flags = {
+        "irmae": ("-l", 3, "--init-variance", 2),
+        "rae": ("--penalty", "gp"),
+        "infocat-vae": ("--info-weight", 0.5, "--arch", "mlp"),
+        "radogaga": ("--prior", "gmm", "--components", 2, "--lambda1", 7, "--arch", "mlp"),
+        "beta-vae": ("--joint", "--distortion", "ssim", "--arch", "mlp"),
+    }[model]
+    sizes = ("--train-size", 40, "--valid-size", 20, "--epochs", 1)
+    command = ("train.py", "--dataset", "digits", "--checkpoint", tmp_path, "--model-name", "x")
+    result = call(*command, "--model", model, *flags, *sizes)
+    assert result.status == 0, result.err
+    before = checkpoint.load(tmp_path / "digits" / "x")
+    result = call(*command, "--resume", "--epochs", 2)
+    assert result.status == 0, result.err
+    after = checkpoint.load(tmp_path / "digits" / "x")
+    assert after["epoch"] == 2 and after["model"] == before["model"] and after["data"] == before["data"]
+
+
 def test_eager_or_captured_here_or_on_a_gpu_it_is_one_run(call, tmp_path):
     """Losses within 1 % with and without --eager; a run from a GPU, whose Adam is capturable, goes on; one key."""
     flags = (*FLAGS, "--train-size", 65)
