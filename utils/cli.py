@@ -5,6 +5,7 @@ import difflib
 import errno
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -215,6 +216,7 @@ def run(main: Callable[[], None]) -> None:
     except (UserError, Diverged) as error:
         end(error.exit_status, error)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would only print a traceback
         print(f"\n{script}: interrupted", file=sys.stderr)
         sys.exit(130)
     except torch.OutOfMemoryError as error:
