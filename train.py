@@ -177,7 +177,8 @@ class Interrupt:
     Of several processes all end between the same two steps, whichever of them got the signal.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a scheduler, a terminal that was closed
+    # Ctrl-C, a scheduler, a terminal that was closed (which Windows has no signal for).
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
     SAVE = 1  # what ``wants`` says of a checkpoint that is due; less than every exit status
 
     def __init__(self):

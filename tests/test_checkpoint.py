@@ -235,3 +235,39 @@ def test_numbers_in_json_are_numbers(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"loss": float(np.nan)})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_held_by_one_and_by_nobody_where_there_are_none(tmp_path, monkeypatch):
+    from utils import files
+
+    class Waited(Exception):
+        pass
+
+    def waiting():
+        raise Waited
+
+    path = tmp_path / "lock"
+    with files.locked(path, waiting):
+        with pytest.raises(Waited), files.locked(path, waiting):
+            pass
+        path.unlink()  # as checkpoint.alone does: whoever comes then has a lock of their own
+        with files.locked(path, waiting):
+            assert path.exists()
+    with files.locked(path, waiting):
+        monkeypatch.setattr(files, "fcntl", None)  # Windows
+        with files.locked(path, waiting):
+            pass
+
+
+def test_alone_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "a" / "b" / "ae"
+    with pytest.raises(KeyError), checkpoint.alone(path):
+        assert path.parent.is_dir()
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    with checkpoint.alone(path):
+        with pytest.raises(UserError, match="another process is training under this name"), checkpoint.alone(path):
+            pass
+        with checkpoint.alone(path, wanted=False):  # the other processes of torchrun
+            path.write_text("trained")
+    assert [file.name for file in path.parent.iterdir()] == ["ae"]

@@ -57,7 +57,8 @@ def alone(path: Path, wanted: bool = True) -> Iterator[None]:
             try:
                 yield
             finally:
-                lock.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    lock.unlink()
     finally:
         for folder in created:  # a mistake of the user's may have ended the training before it wrote anything
             with contextlib.suppress(OSError):

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import errno
-import fcntl
 import json
 import os
 import tempfile
@@ -11,6 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nobody waits
+    fcntl = None
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
 
@@ -48,7 +52,8 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[i
     while True:
         with open(path, "w") as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if fcntl is not None:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 blocked = False
             except OSError as error:
                 blocked = isinstance(error, BlockingIOError)
