@@ -278,6 +278,8 @@ def run_once(table: tabular.Table, model: str, settings: Settings, seed: int, gp
         raise Diverged(
             f"{model}, seed {seed}: {int((~np.isfinite(scores)).sum())} scores are not finite; try a lower --lr"
         )
+    if np.ptp(scores) == 0:
+        raise Diverged(f"{model}, seed {seed}: every row has the same score; try a lower --lr")
     metrics = measure(scores, table.anomaly[test], float(table.anomaly.mean()), seed)
     return {"model": model, "seed": seed, **metrics, "seconds": round(time.monotonic() - started, 2)}
 
@@ -343,15 +345,24 @@ def read_rows(path: Path) -> list[dict]:
     """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); move it away to start afresh") from error
     complete, rest = lines[:-1], lines[-1]
     if rest:
         with files.replacing(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in complete))
     try:
-        return [json.loads(line) for line in complete]
+        rows = [json.loads(line) for line in complete]
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: damaged ({error}); move it away to start afresh") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: damaged (row {number} is {row!r}); move it away to start afresh")
+    # A row that lacks something was written by another version.
+    needed = {"model", "seed", "settings", "data", "seconds", *METRICS}
+    return [row for row in rows if needed <= row.keys()]
 
 
 def append_row(path: Path, row: dict) -> None:
@@ -416,7 +427,7 @@ def main() -> None:
     tasks = [(model, settings, seed, gpu) for seed in seeds for model, settings in chosen.items()]
     rows = []
     for row in read_rows(path):
-        same = row.get("data") == data and row["seed"] in seeds and row.get("settings") == chosen.get(row["model"])
+        same = row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"])
         if same and not any((row["model"], row["seed"]) == (other["model"], other["seed"]) for other in rows):
             rows.append(row)
     done = {(row["model"], row["seed"]) for row in rows}

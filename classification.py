@@ -211,7 +211,7 @@ def main() -> None:
 def earlier_runs(path, row: dict) -> list[dict]:
     """The runs already in the file, without one of exactly the settings of this row, which replaces it."""
     try:
-        runs = json.loads(path.read_text())["runs"]
+        runs = list(json.loads(path.read_text())["runs"])
         return [run for run in runs if any(run.get(key) != value for key, value in row.items())]
     except FileNotFoundError:
         return []

@@ -103,7 +103,10 @@ def log_density(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace
     with torch.enable_grad():
         model = train(toy, name, seed, args, computing_on)
     batches = tabular.VectorDataset(toy.vectors).batches(1000, device=computing_on)
-    return -torch.cat([model.sample_energy(x).cpu() for x in batches]).double().numpy()
+    estimate = -torch.cat([model.sample_energy(x).cpu() for x in batches]).double().numpy()
+    if not np.isfinite(estimate).all() or np.ptp(estimate) == 0:
+        raise Diverged(f"{name}, seed {seed}: the estimated densities are not finite or all the same: try a lower --lr")
+    return estimate
 
 
 def correlations(density: np.ndarray, log_estimate: np.ndarray) -> dict[str, float]:
@@ -121,9 +124,10 @@ def correlations(density: np.ndarray, log_estimate: np.ndarray) -> dict[str, flo
 
 def main() -> None:
     args = parse_arguments()
-    if args.data_path is None and args.size < 2 * COMPONENTS:
-        raise UserError(f"--size {args.size}: mixtures of {COMPONENTS} Gaussians need at least {2 * COMPONENTS} points")
     toy = tabular.generate_toy(args.size, args.seed) if args.data_path is None else tabular.load_toy(args.data_path)
+    if len(toy.density) < 2 * COMPONENTS:
+        where = f"--size {args.size}" if args.data_path is None else f"{args.data_path}: {len(toy.density)} points"
+        raise UserError(f"{where}: mixtures of {COMPONENTS} Gaussians need at least {2 * COMPONENTS} points")
     if np.ptp(toy.density) == 0:
         raise UserError(
             f"{args.data_path}: the density (column 17) is the same in every row: there is nothing to compare"

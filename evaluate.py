@@ -116,7 +116,9 @@ class Reference:
     def __init__(self, args: argparse.Namespace, experiment: Experiment):
         self.dataset = experiment.load("test", args.test_size)
         if len(self.dataset) < 2:
-            raise UserError(f"--test-size {len(self.dataset)}: distances between sets need at least 2 images")
+            raise UserError(
+                f"{len(self.dataset)} test image: a distribution has at least 2; raise --test-size or give more data"
+            )
         self.extractors = open_extractors(args, experiment)
         self.features = {
             extractor.suffix: extractor.of(self.dataset.batches(500), len(self.dataset), "test images")
@@ -218,7 +220,7 @@ def markdown(rows: list[dict]) -> list[str]:
     cells = [["model", *(column.title for column in shown.values())]]
     for row in rows:
         numbers = ["–" if row[key] is None else format(row[key], column.form) for key, column in shown.items()]
-        cells.append([row["model_name"], *numbers])
+        cells.append([row["model_name"].replace("|", "\\|"), *numbers])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return [

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from utils import checkpoint, device
 from utils.errors import UserError
 
 DATA_PATH = "./datasets"
-NEED_FILES = ("mnist", "fashion-mnist", "celeba", "folder")  # data sets that are not made here
-LONGEST_NAME = 100  # characters of the joined model names that name a file
 
 
 @dataclass
@@ -86,7 +85,7 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
     described = data.describe(args.dataset, **image_flags(args, record.get("data"), config))
     recorded_path = record.get("data", {}).get("path")
     if args.data_path is None and recorded_path is not None and not Path(recorded_path).is_dir():
-        if described["name"] in NEED_FILES:
+        if described["name"] in data.ON_DISK:
             print(f"{recorded_path}: not there any more, where {path} was trained from: looking in {DATA_PATH}")
         recorded_path = None
     described["path"] = args.data_path or recorded_path or DATA_PATH
@@ -97,9 +96,7 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit the model {model_name} it names ({reason})") from error
-    wrong = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
-    if wrong:
-        raise UserError(f"{path}: its weights are not finite numbers ({wrong[0]}): train again with a lower --lr")
+    checkpoint.require_finite(model.state_dict(), path)
     computing_on = device.choose(args.gpu)
     device.prepare(model, computing_on).eval()
     skip_corrupt = args.skip_corrupt or record.get("data", {}).get("skip_corrupt", False)
@@ -132,10 +129,12 @@ def check_flags(args: argparse.Namespace, model_name: str, config: dict, path: P
 
 
 def joined(names: list[str]) -> str:
-    """A file's name for the results of several models: ``ae+irmae``, which no other choice of them shares."""
+    """A file's name for the results of several models: ``ae+irmae``, which no other choice of several shares."""
+    if len(names) == 1:
+        return names[0]
     name = "+".join(name.replace("%", "%25").replace("+", "%2B") for name in names)
-    if len(name) > LONGEST_NAME:
-        name = f"{names[0][:60]}+{len(names) - 1}-more-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if len(os.fsencode(name)) > checkpoint.LONGEST_NAME:
+        name = f"{names[0][:40]}+{len(names) - 1}-more-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
     return name
 
 

@@ -104,7 +104,7 @@ def table(rows: list[dict]) -> list[str]:
     for row in rows:
         numbers = [*(row["pearson"][key] for key in metrics), row["metric_variation"]]
         shown = ["–" if value is None else f"{value:.3f}" for value in numbers]
-        lines.append([row["model_name"], str(len(row["variance"])), *shown, f"{row['mse']:.5f}"])
+        lines.append([row["model_name"].replace("|", "\\|"), str(len(row["variance"])), *shown, f"{row['mse']:.5f}"])
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 

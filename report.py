@@ -57,13 +57,13 @@ class Result:
 
     Attributes:
         dataset: that was used; None where the rows say.
-        suffix: of FID's and KID's names, "" or "_cls".
+        suffix: of FID's and KID's names, "" or "_cls"; None where they were left out.
         budget: epochs, precision, seeds, samples, accuracy of the classifier, device and command.
     """
 
     table: Table
     dataset: str | None
-    suffix: str
+    suffix: str | None
     lines: list[Line]
     budget: dict
 
@@ -71,8 +71,12 @@ class Result:
         """``fid_mvg`` as the features name it: ``fid_cls_mvg``."""
         for kind in ("fid_", "kid_"):
             if column.startswith(kind):
-                return column.replace(kind, f"{kind[:-1]}{self.suffix}_", 1)
+                return column.replace(kind, f"{kind[:-1]}{self.suffix or ''}_", 1)
         return column
+
+    def wanted(self, column: str) -> bool:
+        """Whether a column was asked for: with ``--features none`` FID and KID were not."""
+        return self.suffix is not None or not column.startswith(("fid_", "kid_"))
 
     def published(self) -> dict[str, dict[str, float]]:
         """The published numbers; none where another data set was used."""
@@ -107,6 +111,8 @@ def cells_of(result: Result) -> tuple[list[str], list[list[str]]]:
     titles, columns = ["model"], [[line.row.label for line in result.lines]]
     for name in result.table.columns:
         metric = result.metric(name)
+        if not result.wanted(name):
+            continue
         if not failed and all(line.mean(metric) is None for line in result.lines):
             continue
         if name in published:
@@ -122,6 +128,8 @@ def claims(result: Result) -> list[str]:
     """What the published table shows, held against ours: one sentence each."""
     sentences = []
     for kind, name in result.table.claims:
+        if not result.wanted(name):
+            continue
         metric = result.metric(name)
         title = column_of(metric).title
         means = [(line.row.label, line.mean(metric)) for line in result.lines]
@@ -152,7 +160,7 @@ def about(result: Result) -> list[str]:
         f"Seeds: {', '.join(map(str, seeds))}{' (mean ± standard deviation)' if len(seeds) > 1 else ''}. "
         f"{budget['device']}, {time.strftime('%Y-%m-%d')}. Command: `{budget['command']}`."
     ]
-    if any(column.startswith(("fid_", "kid_")) for column in result.table.columns):
+    if any(column.startswith(("fid_", "kid_")) and result.wanted(column) for column in result.table.columns):
         kind = "FID by the standard Inception features"
         if result.suffix:
             accuracy = budget["classifier_accuracy"]

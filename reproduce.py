@@ -27,6 +27,7 @@ import features
 import models
 import report
 import train
+from data import tabular
 from tables import FULL_EPOCHS, TABLES, Cell, Row, Table
 from utils import checkpoint, cli, device, files, training
 from utils.errors import UserError
@@ -228,6 +229,8 @@ def plan_task(args: argparse.Namespace, dataset: str | None, base: Group | None,
     place = data_flags(args, dataset) if dataset is not None else {}
     if dataset is None and cell.script == "anomaly.py" and args.data_path is not None:
         place["--data-path"] = args.data_path
+    if cell.script == "density.py" and args.data_path is not None and tabular.toy_file(Path(args.data_path)):
+        flags["--data-path"] = args.data_path  # the published points instead of generated ones: other numbers
     if expected == "inception" and args.inception_weights is not None:
         place["--inception-weights"] = args.inception_weights
     if args.gpu:
@@ -245,7 +248,16 @@ def read_cell(file: Path) -> dict | None:
         cell = json.loads(file.read_text())
     except (OSError, ValueError):
         return None
-    return cell if isinstance(cell, dict) and {"config", "command", "seconds", "metrics"} <= cell.keys() else None
+    whole = (
+        isinstance(cell, dict)
+        and isinstance(cell.get("config"), dict)
+        and isinstance(cell.get("command"), list)
+        and isinstance(cell.get("seconds"), int | float)
+        and isinstance(cell.get("metrics"), dict)
+        and len(cell["metrics"]) > 0
+        and all(isinstance(value, int | float) for value in cell["metrics"].values())
+    )
+    return cell if whole else None
 
 
 class Failed(Exception):
@@ -392,7 +404,8 @@ def trained_elsewhere(folder: Path) -> dict[tuple[str, str], str]:
         for name in checkpoint.available(folder / dataset):
             with contextlib.suppress(UserError):
                 record = checkpoint.load(folder / dataset / name)
-                if "training" in record and record["step"] == 0:
+                checkpoint.require(record, folder / dataset / name, "model", "data", "training", "epoch", "step")
+                if record["step"] == 0:
                     found[dataset, hash_of(configuration(record, record["epoch"]))] = name
     return found
 
@@ -465,7 +478,8 @@ def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, r
     results = {}
     for name, rows in plan.rows.items():
         dataset = dataset_of(args, TABLES[name])
-        suffix = "_cls" if dataset is not None and features_of(args, dataset) == "classifier" else ""
+        suffixes = {"inception": "", "classifier": "_cls", "none": None}
+        suffix = "" if dataset is None else suffixes[features_of(args, dataset)]
         lines, accuracies = [], set()
         for row, pairs in rows:
             line = report.Line(row)
@@ -503,6 +517,8 @@ def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, r
 def command_line(name: str, args: argparse.Namespace) -> str:
     """The command that makes this table again, without the places of files."""
     words: dict[str, object] = {"--epochs": args.epochs, "--seeds": args.seeds}
+    if "folder" in (args.dataset, TABLES[name].dataset):  # its place is its name
+        words["--data-path"] = args.data_path or "./datasets"
     usual = {"dataset": None, "image_size": None, "channels": None, "skip_corrupt": False, "features": None, "seed": 0}
     usual |= {"batch_size": 32, "precision": "fp32", "fid_samples": 10_000}
     for key, value in usual.items():
@@ -520,11 +536,25 @@ def check_before(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise UserError(f"--html {path}: expected a file that can be written")
     missing = [task for group in plan.groups.values() for task in group.tasks.values() if runner.result(task) is None]
+    if missing and args.dataset == "folder":
+        check_folder(args, [task.command[0] for task in missing])
     if any(task.expected == "inception" for task in missing):
         try:
             features.inception(args.inception_weights, torch.device("cpu"))
         except features.FeaturesUnavailable as reason:
             raise UserError(f"{reason}, or leave FID out with --features none") from reason
+
+
+def check_folder(args: argparse.Namespace, scripts: list[str]) -> None:
+    """Raises UserError where a folder has too few test images, or no labels for what needs them."""
+    path, images = args.data_path or "./datasets", (args.image_size, args.channels, args.skip_corrupt)
+    train_set, test_set = (data.load("folder", split, path, None, *images) for split in ("train", "test"))
+    if len(test_set) < 2:
+        raise UserError(f"--data-path {path}: {len(test_set)} test image: a table needs at least 2; give more images")
+    if "classification.py" in scripts and train_set.labels is None:
+        raise UserError(
+            f"--data-path {path}: no labels to classify: give a folder with one sub-folder per class, or other tables"
+        )
 
 
 def main() -> None:

@@ -79,28 +79,35 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
     args = parser.parse_args(arguments)
-    if args.preset is not None:
-        parser.set_defaults(**PRESETS[args.preset].flags)
-        args = parser.parse_args(arguments)
+    preset = PRESETS[args.preset].flags if args.preset is not None else {}
+    parser.set_defaults(**preset)
     if args.resume:
-        parser.set_defaults(**first_flags(args))
-        args = parser.parse_args(arguments)
-    return args
+        first = first_flags(parser.parse_args(arguments))
+        parser.set_defaults(**first | preset)  # a preset that is given counts as its flags
+    return parser.parse_args(arguments)
 
 
 def first_flags(args: argparse.Namespace) -> dict[str, object]:
     """What ``--resume`` takes from the checkpoint where the command line says nothing; nothing if there is none."""
     asked = models.choose(args.model, args.linear_layers, args.vae)
     path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or asked)
+    said = args.model is not None or args.vae or args.linear_layers is not None
+    if not path.exists() and args.model_name and not said:
+        others = ", ".join(checkpoint.available(path.parent)) or "none"
+        raise UserError(
+            f"--resume: {path}: no such checkpoint (there are: {others}); to begin a run of that name say which model "
+            "(-l, --vae or --model)"
+        )
     record = checkpoint.load(path) if path.exists() else {}
-    if "training" not in record:
+    if not {"model", "data", "training"} <= record.keys():
         return {}
     name, config, images = record["model"]["name"], record["model"]["config"], record["data"]
-    flags = {key: images[key] for key in ("image_size", "channels", "skip_corrupt", "train_size", "valid_size")}
-    flags |= {"epochs": record.get("target", TARGET), **record["training"]}
-    if Path(images["path"]).is_dir():  # else the data has moved since
+    flags = {key: images.get(key) for key in ("image_size", "channels", "skip_corrupt", "train_size", "valid_size")}
+    flags |= {"epochs": record.get("target", TARGET), "eager": record.get("eager", False), **record["training"]}
+    if Path(images["path"]).is_dir():
         flags["data_path"] = images["path"]
-    said = args.model is not None or args.vae or args.linear_layers is not None
+    elif args.data_path is None and args.dataset in data.ON_DISK:
+        print(f"{images['path']}: not there any more, where {path} was trained from: looking in ./datasets")
     if said and asked != name:
         return flags  # continue_run says that these are two models
     own = {key: value for key, value in config.items() if key not in ("architecture", "channels")}
@@ -130,12 +137,14 @@ def new_run(args: argparse.Namespace) -> dict:
             "image_size": described["image_size"],
             "channels": described["channels"],
             "path": str(Path(args.data_path or "./datasets").resolve()),
+            "files": data.fingerprint(args.dataset, args.data_path or "./datasets"),
             "skip_corrupt": args.skip_corrupt,
             "train_size": args.train_size,
             "valid_size": args.valid_size,
         },
         "training": {"batch_size": args.batch_size, "seed": args.seed, "lr": args.lr, "precision": args.precision},
         "target": args.epochs,
+        "eager": args.eager,
         "epoch": 0,  # finished ones
         "step": 0,  # finished ones of the epoch under way
         "running": {"sums": {}, "count": 0},
@@ -149,13 +158,13 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
     Raises:
         UserError: the command line asks for another model, data set, batch size or seed than the file has.
     """
-    if "training" not in record:
+    if "format" not in record:
         raise UserError(f"{path}: a checkpoint of the released code has no optimiser to resume: train without --resume")
-    checkpoint.require(record, path, *(asked.keys() - {"target"}), "weights", "optimizer", "random")
+    checkpoint.require(record, path, *(asked.keys() - {"target", "eager"}), "weights", "optimizer", "random")
     pairs = [("model", record["model"]["name"], asked["model"]["name"])]
     for part, keys in (
         ("model", asked["model"]["config"]),
-        ("data", ("image_size", "channels", "train_size", "valid_size")),
+        ("data", ("name", "image_size", "channels", "train_size", "valid_size")),
         ("training", ("batch_size", "seed")),
     ):
         old, new = record[part], asked[part]
@@ -168,7 +177,15 @@ def continue_run(record: dict, asked: dict, path: Path) -> dict:
                 f"--resume: {key} is {old} in {path} but {new} on the command line: give the flags of the first run, "
                 "or train anew under another --model-name"
             )
-    return record | {key: asked[key] for key in ("training", "data", "target")}
+    was, now = record["data"].get("files"), asked["data"]["files"]
+    if was is not None and was != now:
+        if record["step"] > 0:
+            raise UserError(
+                f"--resume: the images in {asked['data']['path']} are not those of the first run, which stopped in the "
+                "middle of an epoch of them: put them back, or train anew under another --model-name"
+            )
+        print(f"the images in {asked['data']['path']} have changed since {path} was saved: going on with those there")
+    return record | {key: asked[key] for key in ("training", "data", "target", "eager")}
 
 
 class Interrupt:
@@ -215,6 +232,7 @@ class Run:
         """Weights, optimiser and random state from the record; the learning rate stays the command line's."""
         # "capturable" belongs to the device: a run may go on where there is a GPU, or none.
         own = [{key: group[key] for key in ("lr", "capturable")} for group in self.optimizer.param_groups]
+        checkpoint.require_finite(self.record["weights"], self.path)
         self.model.load_state_dict(self.record["weights"])
         self.optimizer.load_state_dict(self.record["optimizer"])
         device.match_layout(self.optimizer)
@@ -352,6 +370,9 @@ def main() -> None:
     def advice() -> str:
         return f"{path} holds what was saved last; --resume goes on there" if path.exists() else "nothing was saved yet"
 
+    for number in Interrupt.SIGNALS[1:]:  # until the first step there is nothing to save, but something to tidy up
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with distributed.together(computing_on, advice), checkpoint.alone(path, distributed.rank() == 0):
         train(args, record, path, computing_on)
 

@@ -41,13 +41,16 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
 def white_of(values: np.ndarray) -> float:
     """The value of white in an image of floats or of 32-bit integers, which no file says: 1, 255 or 65535.
 
+    Resampling overshoots: a tenth below black or above white is cut off.
+
     Raises:
         ValueError: values that none of these explains, or no numbers.
     """
-    largest = float(values.max())
-    if not np.isfinite(values).all() or values.min() < 0 or largest > 65535:
-        raise ValueError(f"values from {values.min():g} to {largest:g}, expected 0 to 1, to 255 or to 65535")
-    return 1.0 if largest <= 1 else 255.0 if largest <= 255 else 65535.0
+    least, largest = float(values.min()), float(values.max())
+    white = next((white for white in (1.0, 255.0, 65535.0) if largest <= 1.1 * white), None)
+    if white is None or not np.isfinite(values).all() or least < -0.1 * white:
+        raise ValueError(f"values from {least:g} to {largest:g}, expected 0 to 1, to 255 or to 65535")
+    return white
 
 
 def centre_square(image: Image.Image, image_size: int) -> Image.Image:
@@ -61,6 +64,19 @@ def decode(file: Path, channels: int, image_size: int, crop: Callable = centre_s
         image.load()
         pixels = np.asarray(crop(to_mode(image, channels), image_size))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def fingerprint(path: Path) -> str | None:
+    """Tells a folder from what it was before, wherever it lies: twelve letters from the names and sizes of its images.
+
+    None where there is no such folder.
+    """
+    if not path.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in list_images(path):
+        digest.update(os.fsencode(file.relative_to(path)) + f"\0{file.stat().st_size}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def cache_file(root: Path, files: list[Path], description: str) -> Path:
@@ -180,7 +196,11 @@ def list_images(folder: Path) -> list[Path]:
 
 def split_folder(path: Path, split: str) -> Path | None:
     """The sub-folder of a split in the layout ``<path>/{train,val,test}``, or None where there is no such layout."""
-    folders = {child.name.lower(): child for child in sorted(path.iterdir()) if child.is_dir()} if path.is_dir() else {}
+    children = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+    folders = {child.name.lower(): child for child in children}
+    for child in children:
+        if child.name.lower() in sum(SPLIT_FOLDERS.values(), ()) and folders[child.name.lower()] != child:
+            raise UserError(f"{path}: has both {child.name} and {folders[child.name.lower()].name}: put them together")
     if "train" not in folders:
         return None
     # One folder beside train serves as both validation and test set.

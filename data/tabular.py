@@ -223,6 +223,12 @@ class Toy:
         return VectorDataset(self.vectors, torch.from_numpy(self.component))
 
 
+def toy_file(path: Path) -> Path | None:
+    """The file of the published toy data that ``path`` is, or that lies in it or in its folder ``tabular``."""
+    candidates = [path / "toy.csv", path / "tabular" / "toy.csv"] if path.is_dir() else [path]
+    return next((file for file in candidates if file.is_file()), None)
+
+
 def load_toy(path: str | Path) -> Toy:
     """The published toy data: a CSV of 16 inputs, density and component in every row; ``path`` is it or its folder.
 
@@ -232,8 +238,7 @@ def load_toy(path: str | Path) -> Toy:
         UserError: no such file, another number of columns, or a value that is not finite.
     """
     path = Path(path)
-    candidates = [path / "toy.csv", path / "tabular" / "toy.csv"] if path.is_dir() else [path]
-    file = next((file for file in candidates if file.is_file()), None)
+    file = toy_file(path)
     if file is None:
         raise UserError(
             f"--data-path {path}: no toy.csv there, nor in its folder tabular; leave the flag out to generate one"

@@ -89,7 +89,7 @@ def test_training_sees_normal_rows_of_the_training_half_only(monkeypatch):
 
     def spy(train, test, settings, seed, computing_on):
         seen.update(train=train, test=test)
-        return np.zeros(len(test))
+        return np.arange(float(len(test)))
 
     monkeypatch.setattr(anomaly, "scores_of", spy)
     numbers = np.arange(40, dtype=float)[:, None]
@@ -164,6 +164,10 @@ def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     status, printed, _ = run(*arguments, "--runs", 1)
     assert status == 0 and "2 runs, 0 to do" in printed
     assert "±" not in printed and "1 run;" in printed.splitlines()[-1]
+    for damage in (b"[1,2]\n", b"null\n", b"\xff\xfe\n"):
+        (folder / "runs.jsonl").write_bytes(damage)
+        status, _, error = run(*arguments)
+        assert status == 2 and "runs.jsonl: damaged" in error and "move it away" in error
     (folder / "runs.jsonl").write_text("".join(lines))
 
     # Other settings are other runs; the old ones stay in the file.

@@ -83,7 +83,8 @@ def test_a_checkpoint_that_is_none(call, files, tmp_path):
     folder.mkdir(parents=True)
     (folder / "ae").write_text("hello")
     for script in ("generation.py", "singular.py", "classification.py"):
-        assert_refused(call(script, *files), "ae", "not a checkpoint")
+        assert_refused(call(script, *files), "no checkpoint there")  # a note that lies there is passed over
+        assert_refused(call(script, *files, "--model-name", "ae"), "ae", "not a checkpoint")
     assert_refused(call("train.py", *files, "--resume"), "ae", "not a checkpoint")
     assert (folder / "ae").read_text() == "hello"
 
@@ -104,6 +105,9 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
         (lambda record: record["model"]["config"].update(architecture="resnet"), ["unknown architecture 'resnet'"]),
         (lambda record: record["model"].update(name="gan"), ["unknown model 'gan'"]),
         (lambda record: record["weights"]["enc.fc.bias"].fill_(torch.nan), ["not finite numbers", "enc.fc.bias"]),
+        (lambda record: record.update(model="ae"), ["its model is a str, not a dict"]),
+        (lambda record: record.update(weights=[1]), ["its weights is a list, not a dict"]),
+        (lambda record: record.update(data={}), ["its data has no name, image_size"]),
     ],
 )
 def test_checkpoints_of_something_else(call, trained, tmp_path, damage, words):
@@ -127,6 +131,15 @@ def test_a_checkpoint_without_optimiser_is_evaluated_but_not_resumed(call, train
     assert_refused(result, "a checkpoint without optimizer", "train again")
 
 
+def test_a_checkpoint_of_nan_is_not_resumed(call, trained, tmp_path):
+    (tmp_path / "digits").mkdir()
+    record = torch.load(trained / "digits" / "ae", weights_only=True)
+    record["weights"]["enc.fc.bias"].fill_(torch.nan)
+    torch.save(record, tmp_path / "digits" / "ae")
+    result = call("train.py", "--dataset", "digits", "--checkpoint", tmp_path, "--epochs", 3, "--resume")
+    assert_refused(result, "weights are not finite numbers")
+
+
 def test_resume_with_other_flags(call, trained, tmp_path):
     shutil.copytree(trained / "digits", tmp_path / "digits")
     base = ("--dataset", "digits", "--checkpoint", tmp_path, "--resume", "--lr", 1e-3, "--epochs", 5)
@@ -136,6 +149,8 @@ def test_resume_with_other_flags(call, trained, tmp_path):
         (("-n", 16, "-l", 4), ["linear_layers is 2", "4"]),
         (("-n", 16, "-l", 2, "--batch-size", 64), ["batch_size is 32", "64"]),
         (("-n", 16, "-l", 0, "--model-name", "vae"), ["model is vae", "ae"]),
+        (("--model-name", "irmea"), ["irmea: no such checkpoint", "irmae", "say which model"]),
+        (("--preset", "wae-mmd-mnist", "--model-name", "irmae"), ["model is irmae", "wae-mmd"]),
     ):
         assert_refused(call("train.py", *base, *flags), *words)
 

@@ -97,8 +97,11 @@ def test_a_missing_checkpoint_lists_what_there_is(tmp_path):
 
 
 def test_newest_first_and_only_checkpoints(tmp_path):
-    for age, name in enumerate(("irmae-l2.5", "ae", "ae.csv", ".ae-x.tmp")):
-        (tmp_path / name).write_text("")
+    for age, name in enumerate(("README", "notes.TXT", "irmae-l2.5", "ae", "ae.csv", ".ae-x.tmp")):
+        if name in ("irmae-l2.5", "ae"):
+            checkpoint.save(tmp_path / name, {})
+        else:
+            (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     (tmp_path / "tensorboard").mkdir()
     assert checkpoint.available(tmp_path) == ["irmae-l2.5", "ae"]

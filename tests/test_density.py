@@ -72,6 +72,9 @@ def test_bad_input_is_named(monkeypatch, tmp_path):
         called_with(monkeypatch, "--data-path", constant)
     with pytest.raises(UserError, match="--size 4"):
         called_with(monkeypatch, "--size", 4)
+    np.savetxt(tmp_path / "few.csv", np.random.default_rng(0).random((5, 18)), delimiter=",")
+    with pytest.raises(UserError, match=r"few\.csv: 5 points"):
+        called_with(monkeypatch, "--data-path", tmp_path / "few.csv")
 
 
 def test_a_header_and_the_mark_of_a_spreadsheet(tmp_path):

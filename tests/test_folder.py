@@ -66,6 +66,9 @@ def test_white_of_deep_images(tmp_path):
     for name, white in (("dark.png", 200 / 65535), ("unit.tif", 1), ("byte.tif", 1), ("word.tif", 1)):
         pixels = folder.decode(tmp_path / name, channels=1, image_size=32)[0]
         assert np.abs(pixels - 255 * white * ramp).max() <= 1, name
+    Image.fromarray((ramp * 1.03 - 0.01).astype(np.float32)).save(tmp_path / "overshoot.tif")
+    pixels = folder.decode(tmp_path / "overshoot.tif", channels=1, image_size=32)[0]
+    assert np.abs(pixels - 255 * np.clip(ramp * 1.03 - 0.01, 0, 1)).max() <= 1
     for values in (np.full((8, 8), np.nan), ramp - 0.5, ramp * 1e6):
         Image.fromarray(values.astype(np.float32)).save(tmp_path / "bad.tif")
         with pytest.raises(ValueError, match="expected 0 to 1, to 255 or to 65535"):
@@ -138,6 +141,9 @@ def test_given_splits_in_capitals(tmp_path):
         fill(tmp_path / split / "dog", 1)
     train, valid, test = (data.load("folder", split, tmp_path) for split in ("train", "valid", "test"))
     assert (len(train), len(valid), len(test)) == (7, 3, 3) and test.labels.bincount().tolist() == [2, 1]
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match="has both Train and train"):
+        data.load("folder", "train", tmp_path)
 
 
 def test_labels_are_numbered_by_the_training_classes(tmp_path):

@@ -148,9 +148,11 @@ def test_runs_of_other_settings_stay_and_the_same_run_is_replaced(trained, tmp_p
 def test_results_of_different_models_have_different_names():
     from experiment import joined
 
-    choices = (["ae-irmae"], ["ae", "irmae"], ["ae+irmae"], ["ae", "+irmae"], ["ae+", "irmae"], ["ae%2Birmae"])
+    choices = (["ae-irmae"], ["ae", "irmae"], ["ae", "+irmae"], ["ae+", "irmae"], ["ae%2Birmae"])
     assert len({joined(names) for names in choices}) == len(choices)
     many = [f"a-rather-long-name-of-a-model-{index}" for index in range(20)]
+    assert joined(["a+b%d"]) == "a+b%d"  # one model: its own name, as in every script
+    assert len(joined(["漢" * 45, "字" * 45]).encode()) < 255
     assert len(joined(many)) < 200 and joined(many) != joined([*many[:-1], "another"])
 
 

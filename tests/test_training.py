@@ -168,6 +168,30 @@ def test_resume_takes_the_flags_of_the_first_run(uninterrupted, tmp_path, call):
     assert_refused(call(*command, "--resume", "-l", 2), "model is vae", "irmae")
 
 
+def test_a_folder_that_changed_is_noticed(tmp_path, call):
+    from PIL import Image
+
+    pictures, checkpoints = tmp_path / "pictures", tmp_path / "checkpoint"
+    pictures.mkdir()
+    for index in range(40):
+        Image.new("L", (20, 20), 6 * index).save(pictures / f"{index}.png")
+    base = ("train.py", "--dataset", "folder", "--checkpoint", checkpoints, "--model-name", "x")
+    first = (*base, "--data-path", pictures, "--image-size", 32, "--channels", 1, "-l", 0, "-n", 4, "--eager")
+    assert call(*first, "--epochs", 1).status == 0
+    assert checkpoint.load(checkpoints / "folder" / "x")["eager"]
+    (pictures / "new.png").write_bytes((pictures / "3.png").read_bytes())
+    result = call(*base, "--resume", "--epochs", 2)
+    assert result.status == 0 and "have changed since" in result.out
+    assert checkpoint.load(checkpoints / "folder" / "x")["eager"]
+    record = checkpoint.load(checkpoints / "folder" / "x")
+    checkpoint.save(checkpoints / "folder" / "x", record | {"step": 1})
+    (pictures / "new.png").unlink()
+    assert_refused(call(*base, "--resume", "--epochs", 3), "not those of the first run", "middle of an epoch")
+    pictures.rename(tmp_path / "moved")
+    result = call(*base, "--resume", "--epochs", 3)
+    assert result.status == 2 and "not there any more" in result.out
+
+
 @pytest.mark.parametrize("model", ["irmae", "rae", "infocat-vae", "radogaga", "beta-vae"])
 def test_resume_takes_every_option_of_a_model(tmp_path, call, model):
     flags = {

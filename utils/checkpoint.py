@@ -1,6 +1,7 @@
 """One file that says everything about a run: written whole or not at all, read without running any code in it."""
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,25 @@ from utils.files import locked, replacing
 FORMAT = 1  # raise it when an old reader would misread a new file
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
 NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt"}
+BEGINNINGS = (b"PK", b"\x80\x02")  # of the files that torch.save writes, today and before 2020
+LONGEST_NAME = 200  # bytes: file systems take 255, and results add to it
+# What the parts of a record are, and what is looked for in them.
+TYPES = {"model": dict, "data": dict, "training": dict, "weights": dict, "optimizer": dict, "random": dict}
+TYPES |= {"epoch": int, "step": int, "running": dict, "metrics": list}
+KEYS = {
+    "model": ("name", "config"),
+    "data": ("name", "image_size", "channels", "path"),
+    "training": ("batch_size", "seed", "lr", "precision"),
+}
 
 
 def path_of(folder: str | Path, dataset: str, name: str) -> Path:
     """``<folder>/<dataset>/<name>``, the place of the published release."""
     if not name or Path(name).name != name:
         raise UserError(f"--model-name {name!r}: expected a plain file name, without folders")
-    if Path(name).suffix in NOT_CHECKPOINTS or name.startswith("."):
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UserError(f"--model-name {name[:30]}...: expected at most {LONGEST_NAME} bytes")
+    if Path(name).suffix.lower() in NOT_CHECKPOINTS or name.startswith("."):
         raise UserError(
             f"--model-name {name!r}: expected a name that begins with no dot and ends in none of "
             f"{', '.join(sorted(NOT_CHECKPOINTS))}"
@@ -88,10 +101,24 @@ def load(path: Path) -> dict:
     if isinstance(record, dict) and "format" in record:
         if record["format"] != FORMAT:
             raise UserError(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}: train again")
+        check_types(record, path)
         return record
     if isinstance(record, dict) and record and all(isinstance(value, torch.Tensor) for value in record.values()):
         return {"weights": dict(record)}
     raise UserError(f"{path}: not a checkpoint of train.py (it holds a {type(record).__name__})")
+
+
+def check_types(record: dict, path: Path) -> None:
+    """Raises UserError for a part of a record that is not what train.py writes under that name."""
+    for part, kind in TYPES.items():
+        if not isinstance(record.get(part, kind()), kind):
+            raise UserError(
+                f"{path}: its {part} is a {type(record[part]).__name__}, not a {kind.__name__}: train again"
+            )
+    for part, keys in KEYS.items():
+        lacking = [key for key in keys if part in record and key not in record[part]]
+        if lacking:
+            raise UserError(f"{path}: its {part} has no {', '.join(lacking)}: train again")
 
 
 def require(record: dict, path: Path, *parts: str) -> None:
@@ -108,9 +135,28 @@ def available(folder: Path) -> list[str]:
     files = [
         file
         for file in folder.iterdir()
-        if file.is_file() and file.suffix not in NOT_CHECKPOINTS and not file.name.startswith(".")
+        if file.is_file()
+        and not file.name.startswith(".")
+        and file.suffix.lower() not in NOT_CHECKPOINTS
+        and looks_like_one(file)
     ]
     return [file.name for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
+
+
+def looks_like_one(file: Path) -> bool:
+    """Whether a file begins as those of torch.save do."""
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(2) in BEGINNINGS
+    except OSError:
+        return False
+
+
+def require_finite(weights: dict, path: Path) -> None:
+    """Raises UserError where a weight is not a finite number."""
+    wrong = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if wrong:
+        raise UserError(f"{path}: its weights are not finite numbers ({wrong[0]}): train again with a lower --lr")
 
 
 def set_aside(path: Path) -> Path | None:

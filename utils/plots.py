@@ -43,6 +43,11 @@ def save_figure(path: Path, figure: plt.Figure) -> None:
     plt.close(figure)
 
 
+def plain(name: str) -> str:
+    """A user's name as matplotlib is to show it: a dollar in it begins no formula."""
+    return name.replace("$", r"\$")
+
+
 def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tuple[int, str]] = ()) -> plt.Figure:
     """Normalised singular values of several models: linear scale on the left, logarithmic on the right.
 
@@ -55,7 +60,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
     for axis, scale in zip(axes, ("linear", "log"), strict=True):
         for label, values in curves.items():
             shown = np.where(values > 0, values, np.nan) if scale == "log" else values
-            axis.plot(np.arange(1, len(values) + 1), shown, label=label, marker=".", markersize=4, linewidth=1.2)
+            axis.plot(np.arange(1, len(values) + 1), shown, label=plain(label), marker=".", markersize=4, linewidth=1.2)
         axis.set_yscale(scale)
         axis.set_xlabel("index of the singular value")
         axis.set_ylabel("σ / σ₁")
@@ -90,7 +95,7 @@ def embedding(
     else:
         colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
         for index, name in enumerate(classes):
-            axes[0].scatter(*real[labels == index].T, s=6, color=colours(index % colours.N), label=name)
+            axes[0].scatter(*real[labels == index].T, s=6, color=colours(index % colours.N), label=plain(name))
     below = {"fontsize": 8, "markerscale": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "ncols": 5}
     axes[0].legend(**below)
     axes[0].set_title("test images")
@@ -143,7 +148,7 @@ def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[s
         for axis, metric in zip(row, metrics, strict=False):
             axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
             r = pearson[name][f"{metric}-difference"]
-            axis.set_title(f"{name}: r = {r:.4f}" if r is not None else f"{name}: constant", fontsize=9)
+            axis.set_title(f"{plain(name)}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
             axis.set_xlabel("inner product in latent space", fontsize=8)
             axis.ticklabel_format(style="sci", scilimits=(0, 0))
             axis.locator_params(axis="x", nbins=5)
@@ -184,7 +189,9 @@ def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int
         for column, count in enumerate(counts[cluster]):
             colour = "white" if count > counts.max() / 2 else "black"
             axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    axis.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 2 else 0)
+    axis.set_xticks(
+        range(len(classes)), [plain(name) for name in classes], rotation=45 if max(map(len, classes)) > 2 else 0
+    )
     axis.set_yticks(range(len(order)), order)
     axis.set_xlabel("label")
     axis.set_ylabel("class found without labels")
