@@ -217,4 +217,4 @@ def test_bad_input(trained, tmp_path, call):
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--features", "none", "classifier")
     assert_refused(result, "--features none classifier")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 1)
-    assert_refused(result, "--test-size 1", "at least 2")
+    assert_refused(result, "1 test image", "at least 2", "--test-size")
