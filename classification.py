@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 import data
 import models
-from experiment import DATA_PATH, Experiment, open_experiment, output_path
+from experiment import Experiment, open_experiment, output_path
 from utils import checkpoint, cli, clusters, device, files, latents, plots
 from utils.errors import Diverged, UserError
 
@@ -129,7 +129,7 @@ def supervised_experiment(args: argparse.Namespace) -> Experiment:
     config["latent_dim"] = args.latent_dim or config["latent_dim"]
     computing_on = device.choose(args.gpu)
     model = device.prepare(models.build("ae", **config), computing_on)
-    described["path"] = args.data_path or DATA_PATH
+    described["path"] = args.data_path or data.DEFAULT_PATH
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     return Experiment("supervised", path, model, "ae", config, described, computing_on, args.skip_corrupt)
 

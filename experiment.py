@@ -15,8 +15,6 @@ from models.released import describe_weights
 from utils import checkpoint, device
 from utils.errors import UserError
 
-DATA_PATH = "./datasets"
-
 
 @dataclass
 class Experiment:
@@ -83,12 +81,8 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
     check_flags(args, model_name, config, path)
 
     described = data.describe(args.dataset, **image_flags(args, record.get("data"), config))
-    recorded_path = record.get("data", {}).get("path")
-    if args.data_path is None and recorded_path is not None and not Path(recorded_path).is_dir():
-        if described["name"] in data.ON_DISK:
-            print(f"{recorded_path}: not there any more, where {path} was trained from: looking in {DATA_PATH}")
-        recorded_path = None
-    described["path"] = args.data_path or recorded_path or DATA_PATH
+    place = args.data_path or data.recorded_path(args.dataset, record.get("data", {}).get("path"), path)
+    described["path"] = place or data.DEFAULT_PATH
 
     model = models.build(model_name, **config)
     try:

@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         help="of FID (default: classifier, hence FID_cls, where the data set has labels, else inception); none: no FID",
     )
     group.add_argument("--inception-weights", metavar="FILE", help="of FID's network (default: downloaded)")
-    group.add_argument("--fid-samples", type=cli.positive, default=10_000, metavar="N", help="samples of each sampler")
+    group.add_argument("--fid-samples", type=cli.several, default=10_000, metavar="N", help="samples of each sampler")
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
     group.add_argument(
@@ -417,7 +417,7 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     images = group.config["data"]
     size = images.get("train_size") or TRAINING_IMAGES.get(group.dataset)
     if size is None:
-        size = len(data.load(group.dataset, "train", args.data_path or "./datasets", None, images["image_size"],
+        size = len(data.load(group.dataset, "train", args.data_path or data.DEFAULT_PATH, None, images["image_size"],
                              images["channels"], args.skip_corrupt))  # fmt: skip
     model = device.prepare(models.build(group.config["model"]["name"], **config), computing_on)
     optimizer = training.make_optimizer(model, 1e-4)
@@ -518,7 +518,7 @@ def command_line(name: str, args: argparse.Namespace) -> str:
     """The command that makes this table again, without the places of files."""
     words: dict[str, object] = {"--epochs": args.epochs, "--seeds": args.seeds}
     if "folder" in (args.dataset, TABLES[name].dataset):  # its place is its name
-        words["--data-path"] = args.data_path or "./datasets"
+        words["--data-path"] = args.data_path or data.DEFAULT_PATH
     usual = {"dataset": None, "image_size": None, "channels": None, "skip_corrupt": False, "features": None, "seed": 0}
     usual |= {"batch_size": 32, "precision": "fp32", "fid_samples": 10_000}
     for key, value in usual.items():
@@ -530,11 +530,6 @@ def command_line(name: str, args: argparse.Namespace) -> str:
 
 def check_before(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
     """What would only be found when everything is trained. Raises UserError."""
-    if args.html is not None:
-        path = Path(args.html)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise UserError(f"--html {path}: expected a file that can be written")
     missing = [task for group in plan.groups.values() for task in group.tasks.values() if runner.result(task) is None]
     if missing and args.dataset == "folder":
         check_folder(args, [task.command[0] for task in missing])
@@ -543,11 +538,16 @@ def check_before(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
             features.inception(args.inception_weights, torch.device("cpu"))
         except features.FeaturesUnavailable as reason:
             raise UserError(f"{reason}, or leave FID out with --features none") from reason
+    if args.html is not None:
+        path = Path(args.html)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UserError(f"--html {path}: expected a file that can be written")
 
 
 def check_folder(args: argparse.Namespace, scripts: list[str]) -> None:
     """Raises UserError where a folder has too few test images, or no labels for what needs them."""
-    path, images = args.data_path or "./datasets", (args.image_size, args.channels, args.skip_corrupt)
+    path, images = args.data_path or data.DEFAULT_PATH, (args.image_size, args.channels, args.skip_corrupt)
     train_set, test_set = (data.load("folder", split, path, None, *images) for split in ("train", "test"))
     if len(test_set) < 2:
         raise UserError(f"--data-path {path}: {len(test_set)} test image: a table needs at least 2; give more images")
@@ -559,8 +559,6 @@ def check_folder(args: argparse.Namespace, scripts: list[str]) -> None:
 
 def main() -> None:
     args = parse_arguments()
-    if args.fid_samples < 2:
-        raise UserError(f"--fid-samples {args.fid_samples}: distances between sets need at least 2 images")
     plan = make_plan(args)
     runner = Runner(args)
     if args.dry_run:

@@ -104,10 +104,7 @@ def first_flags(args: argparse.Namespace) -> dict[str, object]:
     name, config, images = record["model"]["name"], record["model"]["config"], record["data"]
     flags = {key: images.get(key) for key in ("image_size", "channels", "skip_corrupt", "train_size", "valid_size")}
     flags |= {"epochs": record.get("target", TARGET), "eager": record.get("eager", False), **record["training"]}
-    if Path(images["path"]).is_dir():
-        flags["data_path"] = images["path"]
-    elif args.data_path is None and args.dataset in data.ON_DISK:
-        print(f"{images['path']}: not there any more, where {path} was trained from: looking in ./datasets")
+    flags["data_path"] = args.data_path or data.recorded_path(args.dataset, images["path"], path)
     if said and asked != name:
         return flags  # continue_run says that these are two models
     own = {key: value for key, value in config.items() if key not in ("architecture", "channels")}
@@ -136,8 +133,8 @@ def new_run(args: argparse.Namespace) -> dict:
             "name": args.dataset,
             "image_size": described["image_size"],
             "channels": described["channels"],
-            "path": str(Path(args.data_path or "./datasets").resolve()),
-            "files": data.fingerprint(args.dataset, args.data_path or "./datasets"),
+            "path": str(Path(args.data_path or data.DEFAULT_PATH).resolve()),
+            "files": data.fingerprint(args.dataset, args.data_path or data.DEFAULT_PATH),
             "skip_corrupt": args.skip_corrupt,
             "train_size": args.train_size,
             "valid_size": args.valid_size,
@@ -370,7 +367,9 @@ def main() -> None:
     def advice() -> str:
         return f"{path} holds what was saved last; --resume goes on there" if path.exists() else "nothing was saved yet"
 
-    for number in Interrupt.SIGNALS[1:]:  # until the first step there is nothing to save, but something to tidy up
+    for number in set(Interrupt.SIGNALS) - {
+        signal.SIGINT
+    }:  # until the first step there is nothing to save, but something to tidy up
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with distributed.together(computing_on, advice), checkpoint.alone(path, distributed.rank() == 0):

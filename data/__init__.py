@@ -39,6 +39,7 @@ DATASETS = {
     "folder": Row("any directory of images", (64, 32), (3, 1), ("celeba", "mnist"), (512, 128)),
 }
 
+DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
 ON_DISK = ("mnist", "fashion-mnist", "celeba", "folder")  # the others are made here
 SHAPE_SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 
@@ -77,10 +78,19 @@ def fingerprint(name: str, path: str | Path) -> str | None:
     return folder.fingerprint(Path(path)) if name == "folder" else None
 
 
+def recorded_path(name: str, recorded: str | None, source: Path) -> str | None:
+    """Where the checkpoint ``source`` had its data, or None, said in a line, where that is there no more."""
+    if recorded is None or Path(recorded).is_dir():
+        return recorded
+    if name in ON_DISK:
+        print(f"{recorded}: not there any more, where {source} was trained from: looking in {DEFAULT_PATH}")
+    return None
+
+
 def load(
     name: str,
     split: str,
-    path: str | Path = "./datasets",
+    path: str | Path = DEFAULT_PATH,
     size: int | None = None,
     image_size: int | None = None,
     channels: int | None = None,

@@ -196,11 +196,13 @@ def list_images(folder: Path) -> list[Path]:
 
 def split_folder(path: Path, split: str) -> Path | None:
     """The sub-folder of a split in the layout ``<path>/{train,val,test}``, or None where there is no such layout."""
-    children = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
-    folders = {child.name.lower(): child for child in children}
-    for child in children:
-        if child.name.lower() in sum(SPLIT_FOLDERS.values(), ()) and folders[child.name.lower()] != child:
-            raise UserError(f"{path}: has both {child.name} and {folders[child.name.lower()].name}: put them together")
+    folders: dict[str, Path] = {}
+    for child in sorted(path.iterdir()) if path.is_dir() else []:
+        name = child.name.lower()
+        if child.is_dir() and any(name in names for names in SPLIT_FOLDERS.values()):
+            if name in folders:
+                raise UserError(f"{path}: has both {folders[name].name} and {child.name}: put them together")
+            folders[name] = child
     if "train" not in folders:
         return None
     # One folder beside train serves as both validation and test set.

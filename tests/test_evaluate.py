@@ -213,7 +213,7 @@ def test_bad_inception_weights(trained, tmp_path, call):
 def test_bad_input(trained, tmp_path, call):
     assert_refused(evaluate(call, trained, tmp_path, "--model-name", "ae", "nobody"), "nobody", "no such checkpoint")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--fid-samples", 1)
-    assert_refused(result, "--fid-samples 1", "at least 2")
+    assert_refused(result, "--fid-samples", "whole number from 2", "found 1")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--features", "none", "classifier")
     assert_refused(result, "--features none classifier")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 1)

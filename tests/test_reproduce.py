@@ -136,7 +136,7 @@ def test_a_folder_is_known_by_its_place(tmp_path):
     [
         (("classification", "--dataset", "celeba"), "celeba has no labels"),
         (("classification", "--dataset", "digits"), "1,437 labelled training images, 10,000 are used"),
-        (("depth", "--fid-samples", 1), "--fid-samples 1"),
+        (("depth", "--fid-samples", 1), "--fid-samples: expected a whole number from 2, found 1"),
         (("depth", "--html", "."), "--html ."),
     ],
 )

@@ -25,6 +25,11 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def several(text: str) -> int:
+    """A whole number from 2: of a sample that has a distribution."""
+    return _whole(text, 2)
+
+
 def seed(text: str) -> int:
     """A whole number below 2³², which every library takes."""
     value = natural(text)
