@@ -3,16 +3,20 @@
 Tests marked ``gpu`` need a CUDA device and are skipped without one.
 """
 
+import contextlib
 import itertools
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import models
 from data.images import ImageDataset, staged
 from data.shapes import ShapeDataset, draw_factors
-from utils import training
+from models.networks import ARCHITECTURES
+from utils import device, training
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SIZES = {"architecture": "mlp:4", "channels": 6, "latent_dim": 2}
@@ -130,6 +134,64 @@ class Waiting(nn.Module):
     def losses(self, x):
         loss = (self.weight * x).square().mean()
         return {"loss": loss * float(loss > 0)}
+
+
+class AwayFromTheHost(TorchDispatchMode):
+    """Refuses each operation, of the backward pass too, that has a CPU tensor in it, but for single numbers.
+
+    A kernel takes a single number of the host as an argument; copying it to the device is what a capture forbids.
+    """
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        cpu = [tensor for tensor in tensors if tensor.device.type == "cpu"]
+        copied = "copy" in str(function) and len(cpu) < len(tensors)
+        assert not cpu or not (copied or any(tensor.dim() for tensor in cpu)), f"{function} needs a tensor of the host"
+        return result
+
+
+VARIANTS = {
+    "wae-mmd": [{"kernel": "imq"}, {"kernel": "rbf"}],
+    "wae-gan": [{"noise": "gaussian", "prior_offset": True}],
+    "rae": [{"penalty": "l2"}, {"penalty": "gp"}, {"penalty": "sn"}],
+    "catvae": [{"balance_weight": 1.0, "smooth_weight": 1.0}],
+    "beta-vae": [{}, {"joint": True}],
+    "radogaga": [{"distortion": "ssim"}, {"prior": "gmm", "h": "log"}],
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name, case", [(name, case) for name in models.MODELS for case in VARIANTS.get(name, [{}])])
+def test_no_model_asks_the_host_for_anything(name, case, architecture, monkeypatch):
+    """What a CUDA graph needs, on tensors without memory: a number that is read, or depends on one, fails on them."""
+    derived = models.MODELS[name].latent_dim
+    latent_dim = 8 if derived is None else derived(models.options(name))
+    model = models.build(name, architecture=architecture, channels=1, latent_dim=latent_dim, **case)
+    device.prepare(model, torch.device("meta"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    images = torch.empty(19, 1, *[models.image_size(architecture)] * 2, dtype=torch.uint8, device="meta")
+    dataset = ImageDataset(images)
+    with AwayFromTheHost():
+        losses = model.losses(dataset.prepare(torch.zeros(8, dtype=torch.int64, device="meta")))
+        losses["loss"].backward()
+        assert training.pack(losses).device.type == "meta"
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters() if p.requires_grad)
+
+
+def test_rendering_asks_the_host_for_nothing():
+    shapes = ShapeDataset(draw_factors(19))
+    factors = torch.empty_like(shapes.factors[:8], device="meta")
+    with AwayFromTheHost():
+        assert shapes.prepare(factors).is_meta
+
+
+@pytest.mark.parametrize(
+    "asks", [lambda x: x * float(x.sum()), lambda x: x[x > 0], lambda x: x + torch.ones(6).to("meta"), lambda x: x.cpu()]
+)
+def test_asking_the_host_is_noticed(asks):
+    with pytest.raises((RuntimeError, AssertionError, NotImplementedError)), AwayFromTheHost():
+        asks(torch.empty(6, device="meta"))
 
 
 def test_staged_pixels_are_the_gathered_ones():
