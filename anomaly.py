@@ -417,7 +417,7 @@ def main() -> None:
     table = tabular.load(args.dataset, args.data_path, args.drop_constant)
     seeds = list(range(args.seed, args.seed + args.runs))
     check_halves(table, seeds, chosen)
-    gpu = device.choose(args.gpu).type == "cuda"
+    gpu = device.choose(args.gpu).type != "cpu"
 
     name = args.dataset if args.dataset in tabular.DATASETS else Path(args.dataset).name.replace(".", "-")
     folder = Path(args.save_path) / name / "anomaly"

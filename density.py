@@ -81,7 +81,8 @@ def train(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace, comp
     order = torch.Generator().manual_seed(seed)
     for epoch in tqdm(range(1, args.epochs + 1), f"{name}, seed {seed}", leave=False, disable=None):
         totals = training.Totals()
-        for _ in training.train_steps(model, points.batches(args.batch_size, True, order), optimizer, totals):
+        batches = points.batches(args.batch_size, True, order, computing_on)
+        for _ in training.train_steps(model, batches, optimizer, totals):
             pass
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(
@@ -89,7 +90,7 @@ def train(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace, comp
             )
         schedule.step()
     model.eval()
-    model.fit_prior(points.batches(1000))
+    model.fit_prior(points.batches(1000, device=computing_on))
     return model
 
 

@@ -187,7 +187,8 @@ def test_rendering_asks_the_host_for_nothing():
 
 
 @pytest.mark.parametrize(
-    "asks", [lambda x: x * float(x.sum()), lambda x: x[x > 0], lambda x: x + torch.ones(6).to("meta"), lambda x: x.cpu()]
+    "asks",
+    [lambda x: x * float(x.sum()), lambda x: x[x > 0], lambda x: x + torch.ones(6).to("meta"), lambda x: x.cpu()],
 )
 def test_asking_the_host_is_noticed(asks):
     with pytest.raises((RuntimeError, AssertionError, NotImplementedError)), AwayFromTheHost():

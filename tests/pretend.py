@@ -1,0 +1,128 @@
+"""A device that is no device: its tensors lie in main memory, and mixing them with the CPU's is an error as on a GPU.
+
+What a script does with ``--gpu`` can so be tested without one: a tensor that was left on the CPU, a NumPy array made of
+one on the device, and how often the host waits for a value. Not CUDA's own: graphs, streams, page-locked memory, TF32.
+PyTorch lets a backend be written in Python for this, by an interface that is not yet public.
+"""
+
+import torch
+from torch.utils import backend_registration
+from torch.utils._pytree import tree_leaves, tree_map
+
+NAME = "pretend"
+COPIES = ("aten::_to_copy", "aten::copy_", "aten::copy")
+INDEXED = ("aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put")  # by a CPU tensor: allowed
+SUPPORTED = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+
+
+class Module:
+    """What stands where ``torch.cuda`` stands for CUDA; random numbers are the CPU's."""
+
+    reads = 0  # values that the host has waited for
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return True
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_rng_state(self, device: object = None) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
+        torch.set_rng_state(state)
+
+
+class PretendTensor(torch.Tensor):
+    """Says that it is on the device; ``held`` is the CPU tensor with its values."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> "PretendTensor":
+        place = {"storage_offset": held.storage_offset(), "dtype": held.dtype, "device": torch.device(NAME, 0)}
+        made = torch.Tensor._make_wrapper_subclass(cls, held.size(), strides=held.stride(), **place)
+        made.held = held
+        return made
+
+    def __init__(self, held: torch.Tensor):
+        pass
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return compute(function, args, kwargs or {})
+
+    def numpy(self, *args, **kwargs):
+        raise TypeError("a tensor on the device is no NumPy array: it must be copied to the CPU first")
+
+    __array__ = numpy
+
+    def tolist(self):
+        module.reads += 1
+        return self.held.tolist()
+
+    def __reduce_ex__(self, protocol):
+        return self.held.__reduce_ex__(protocol)
+
+
+@torch.no_grad()
+def compute(function, args: tuple, kwargs: dict):
+    """An operation of PyTorch with the values on the CPU, its result where it belongs.
+
+    Raises:
+        RuntimeError: it has tensors here and there, other than single numbers of the CPU.
+    """
+    name = function._schema.name
+    if name == "aten::convolution_overrideable":
+        function = torch.ops.aten.convolution.default
+    elif name == "aten::convolution_backward_overrideable":
+        gradient, x, weight, *how, mask = args
+        channels = weight.shape[1] * how[-1] if how[3] else weight.shape[0]  # how: stride ... transposed ... groups
+        args = (gradient, x, weight, [channels] if mask[2] else None, *how, mask)
+        function = torch.ops.aten.convolution_backward.default
+    elif name == "aten::_local_scalar_dense":
+        module.reads += 1
+
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    here = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, PretendTensor)}
+    if here and name not in COPIES:
+        for tensor in tensors:
+            index = name in INDEXED and tensor.dtype in (torch.int64, torch.bool)
+            if not isinstance(tensor, PretendTensor) and tensor.dim() > 0 and not index:
+                raise RuntimeError(f"{name}: tensors on {NAME} and on the CPU ({tuple(tensor.shape)})")
+
+    def plain(value):
+        if isinstance(value, PretendTensor):
+            return value.held
+        return torch.device("cpu") if isinstance(value, torch.device) and value.type == NAME else value
+
+    def placed(value):
+        if not isinstance(value, torch.Tensor):
+            return value
+        return here[id(value)] if id(value) in here else PretendTensor(value)
+
+    target = kwargs.get("device")
+    stays = target.type == NAME if target is not None else bool(here)
+    result = function(*tree_map(plain, args), **tree_map(plain, kwargs))
+    if name.endswith("_"):  # in place
+        return args[0] if isinstance(args[0], torch.Tensor) else None
+    return tree_map(placed, result) if stays else result
+
+
+module = Module()
+if SUPPORTED:
+    backend_registration._setup_privateuseone_for_python_backend(NAME, module)
+    library = torch.library.Library("_", "IMPL")  # kept, or its registration would go
+    library.fallback(lambda function, *args, **kwargs: compute(function, args, kwargs), "PrivateUse1")
