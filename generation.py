@@ -10,7 +10,6 @@ import argparse
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 import data
@@ -211,6 +210,8 @@ def tsne(args: argparse.Namespace, experiment: Experiment) -> tuple[object, dict
     drawn = decoded(args, experiment, latents.sample_gaussian(codes, len(real), args.seed))
     pixels = torch.cat([real, drawn]).flatten(1).numpy()
     perplexity = min(30.0, (len(pixels) - 1) / 3)
+    from sklearn.manifold import TSNE
+
     embedding = TSNE(perplexity=perplexity, init="pca", random_state=args.seed)
     points = embedding.fit_transform(pixels)
     sampled = np.arange(len(points)) >= len(real)

@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import celeba, folder, mnist, shapes
-from data.images import ImageDataset
-from data.shapes import ShapeDataset
+from data.images import Dataset
 from utils.errors import UserError
-
-Dataset = ImageDataset | ShapeDataset
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import contextlib
 import io
 from pathlib import Path
 
-import torchvision
 from PIL import Image
 
 from data.folder import decode_all, list_images, require_folder, split_folder
@@ -83,11 +82,13 @@ def _decode(
 
 def download(path: Path) -> None:
     """Let torchvision download CelebA below ``path``. Raises UserError with what to put where."""
+    from torchvision import datasets
+
     print(f"celeba is not in {path}: downloading it (1.4 GB)")
     created = not path.exists()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            torchvision.datasets.CelebA(path, split="all", download=True)
+            datasets.CelebA(path, split="all", download=True)
     except Exception as error:  # torchvision raises whatever the network, the disk or the archive raised
         for folder in (path / "celeba", *([path] if created else [])):
             with contextlib.suppress(OSError):

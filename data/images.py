@@ -16,7 +16,61 @@ def whole(total: int) -> slice:
     return slice(0, total)
 
 
-class ImageDataset:
+class Dataset:
+    """The contract: what training, evaluation and scripts ask of data, whatever they are and wherever they lie.
+
+    A batch comes in two steps, so that the second can be part of a CUDA graph: ``rows`` says which images, ``prepare``
+    makes them. Beside these a data set has ``images``, ``labels`` (or None), ``classes`` (their names, or None), a
+    length, ``first``, ``to`` and ``gather``.
+    """
+
+    def rows(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        skip: int = 0,
+        part: Part = whole,
+    ) -> Iterator[tuple[Tensor, int]]:
+        """For each batch what ``prepare`` makes its images of, and how many images it has; the last may be smaller.
+
+        Args:
+            shuffle: visit the images in the order that ``generator`` draws, otherwise in their own. It is drawn on the
+                CPU, hence the same on every device, and copied once.
+            device: that ``prepare`` computes on.
+            skip: leave out that many batches at the start: how an interrupted epoch goes on where it was.
+            part: the images of each batch that this process computes.
+        """
+        batches = self.order(shuffle, generator, device).split(batch_size)[skip:]
+        return self.fetched(((rows[part(len(rows))], len(rows)) for rows in batches), device)
+
+    def order(self, shuffle: bool, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
+        """All images of a pass in their order, as what names one: ``(N,)`` indices, say. See ``rows``."""
+        raise NotImplementedError
+
+    def fetched(self, parts: Iterable[tuple[Tensor, int]], device: torch.device | str) -> Iterator[tuple[Tensor, int]]:
+        """What names the images of each batch, as it is or with what must be brought to the device for ``prepare``."""
+        return iter(parts)
+
+    def prepare(self, rows: Tensor) -> Tensor:
+        """What ``rows`` gave, on the computing device, as floats ``(B, C, H, W)`` in [0, 1]. Does not wait."""
+        raise NotImplementedError
+
+    def batches(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        skip: int = 0,
+    ) -> Iterator[Tensor]:
+        """Float images in [0, 1], ``(batch_size, C, H, W)``, on the device; arguments as in ``rows``."""
+        for rows, _ in self.rows(batch_size, shuffle, generator, device, skip):
+            yield self.prepare(rows.to(device, non_blocking=True))
+
+
+class ImageDataset(Dataset):
     """uint8 images and, where there are any, labels.
 
     Args:
@@ -53,45 +107,16 @@ class ImageDataset:
         return self.prepare(pixels.to(device, non_blocking=True))
 
     def prepare(self, rows: Tensor) -> Tensor:
-        """What ``rows`` gave, on the computing device, as floats ``(B, C, H, W)`` in [0, 1]. No wait."""
         pixels = rows if rows.dtype == torch.uint8 else self.images[rows]
         return pixels.float().div_(255)
 
-    def rows(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-        skip: int = 0,
-        part: Part = whole,
-    ) -> Iterator[tuple[Tensor, int]]:
-        """For each batch what ``prepare`` makes its images of, and how many images it has; the last may be smaller.
-
-        Where the images are on the device already that is an index, otherwise it is their pixels in page-locked memory.
-
-        Args:
-            shuffle: visit the images in the order that ``generator`` draws, otherwise in their own. It is drawn on the
-                CPU, hence the same on every device, and copied once.
-            skip: leave out that many batches at the start: how an interrupted epoch goes on where it was.
-            part: the images of each batch that this process computes.
-        """
+    def order(self, shuffle: bool, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
         order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        batches = order.to(self.images.device).split(batch_size)[skip:]
-        parts = ((index[part(len(index))], len(index)) for index in batches)
-        return parts if self.images.device.type == torch.device(device).type else staged(self.images, parts)
+        return order.to(self.images.device)
 
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-        skip: int = 0,
-    ) -> Iterator[Tensor]:
-        """Float images in [0, 1], ``(batch_size, C, H, W)``, on the device; arguments as in ``rows``."""
-        for rows, _ in self.rows(batch_size, shuffle, generator, device, skip):
-            yield self.prepare(rows.to(device, non_blocking=True))
+    def fetched(self, parts: Iterable[tuple[Tensor, int]], device: torch.device | str) -> Iterator[tuple[Tensor, int]]:
+        """Indices where the images are on the device already, otherwise their pixels in page-locked memory."""
+        return iter(parts) if self.images.device.type == torch.device(device).type else staged(self.images, parts)
 
 
 def staged(images: Tensor, parts: Iterable[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, int]]:

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from data.images import ImageDataset
 from utils.errors import UserError
@@ -26,7 +24,7 @@ FASHION_CLASSES = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
 ]  # fmt: skip
 DIGIT_CLASSES = [str(digit) for digit in range(10)]
-TORCHVISION = {"mnist": torchvision.datasets.MNIST, "fashion-mnist": torchvision.datasets.FashionMNIST}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its classes
 
 # The official files' first ten labels, by which one data set's files are not taken for the other's: they have the same
 # names and sizes.
@@ -66,7 +64,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
     """Image and label file of one half ("train" or "t10k"), plain or .gz: torchvision's layout, or flat."""
-    folder = TORCHVISION[name].__name__
+    folder = TORCHVISION[name]
     for root in (path / folder / "raw", path / name / folder / "raw", path / name, path / "raw", path):
         found = []
         for stem in (f"{kind}-images-idx3-ubyte", f"{kind}-labels-idx1-ubyte"):
@@ -82,14 +80,17 @@ def download(name: str, path: Path) -> None:
     Raises:
         UserError: it could not; says what to put where, and what needs no download.
     """
-    folder = TORCHVISION[name].__name__
+    # Imported where it is needed, here and elsewhere: it takes as long as PyTorch, and --help should not.
+    from torchvision import datasets
+
+    folder = TORCHVISION[name]
     created = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path, prefix=".download-") as temporary:
             print(f"{name} is not in {path}: downloading it")
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                TORCHVISION[name](temporary, download=True)
+                getattr(datasets, folder)(temporary, download=True)
             shutil.rmtree(path / folder, ignore_errors=True)
             os.replace(Path(temporary) / folder, path / folder)
     except Exception as error:  # torchvision raises whatever the network, the disk or the archive raised
@@ -138,4 +139,6 @@ def load_digits(split: str) -> ImageDataset:
 
 def resized(images: Tensor) -> Tensor:
     """uint8 images to 32x32, bilinear with antialiasing."""
+    from torchvision.transforms.v2.functional import resize
+
     return resize(images, [IMAGE_SIZE, IMAGE_SIZE], antialias=True)

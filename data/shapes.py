@@ -3,12 +3,10 @@
 Source: IRMAE (arXiv 2010.00679), section 4.1. The factors are shape, size, centre x and y, and colour (3).
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from data.images import Part, whole
+from data.images import Dataset
 
 IMAGE_SIZE = 32
 CLASSES = ["circle", "square"]
@@ -38,7 +36,7 @@ def render(factors: Tensor) -> Tensor:
     return inside[:, None] * factors[:, 4:, None, None]
 
 
-class ShapeDataset:
+class ShapeDataset(Dataset):
     """The data set contract (``data.images.ImageDataset``) without stored images: only the seven factors are kept.
 
     A shuffled pass draws new factors from the generator, so that training never sees an image twice; an ordered
@@ -74,30 +72,9 @@ class ShapeDataset:
     def prepare(self, rows: Tensor) -> Tensor:
         return render(rows)
 
-    def rows(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-        skip: int = 0,
-        part: Part = whole,
-    ) -> Iterator[tuple[Tensor, int]]:
-        """The factors of each batch, on the device, and how many images it has."""
-        factors = draw_factors(len(self), generator) if shuffle else self.factors
-        for rows in factors.to(device).split(batch_size)[skip:]:
-            yield rows[part(len(rows))], len(rows)
-
-    def batches(
-        self,
-        batch_size: int,
-        shuffle: bool = False,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-        skip: int = 0,
-    ) -> Iterator[Tensor]:
-        for rows, _ in self.rows(batch_size, shuffle, generator, device, skip):
-            yield render(rows)
+    def order(self, shuffle: bool, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
+        """The factors ``(N, 7)``, on the device; new ones if they are shuffled."""
+        return (draw_factors(len(self), generator) if shuffle else self.factors).to(device)
 
 
 def load(split: str, size: int) -> ShapeDataset:

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,14 +102,11 @@ def test_images_and_labels_of_different_number_are_refused(tmp_path):
 
 
 def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypatch):
-    class Unreachable:
-        __name__ = "MNIST"
+    def unreachable(root, download):
+        torch.save({}, f"{root}/half-written")
+        raise RuntimeError("no network")
 
-        def __call__(self, root, download):
-            torch.save({}, f"{root}/half-written")
-            raise RuntimeError("no network")
-
-    monkeypatch.setitem(mnist.TORCHVISION, "mnist", Unreachable())
+    monkeypatch.setattr(torchvision.datasets, "MNIST", unreachable)
     target = tmp_path / "datasets"
     with pytest.raises(UserError, match=r"no network.*t10k.*--dataset digits.*shape"):
         data.load("mnist", "train", target)
@@ -116,15 +114,7 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path, monkeypa
 
 
 def test_a_download_arrives_whole(tmp_path, monkeypatch):
-    class Reachable:
-        __name__ = "MNIST"
-
-        def __call__(self, root, download):
-            from pathlib import Path
-
-            write(Path(root) / "MNIST" / "raw")
-
-    monkeypatch.setitem(mnist.TORCHVISION, "mnist", Reachable())
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda root, download: write(Path(root) / "MNIST" / "raw"))
     assert len(data.load("mnist", "train", tmp_path)) == 20
     assert [entry.name for entry in tmp_path.iterdir()] == ["MNIST"]
 

@@ -1,15 +1,13 @@
 """Distances between sets of features and between images, in float64, from torchmetrics.
 
-The features come first and once (``features.py``); every metric of a model is computed from the same ones.
+The features come first and once (``features.py``); every metric of a model is computed from the same ones. torchmetrics
+is imported where it is needed: it takes longer than PyTorch, and --help should not.
 """
 
 import warnings
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import structural_similarity_index_measure
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID (Bińkowski et al. 2018, arXiv 1801.01401, section 4)
 
@@ -27,6 +25,8 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
     With Inception features this is FID (Heusel et al. 2017, arXiv 1706.08500, equation 6).
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     metric = FrechetInceptionDistance(GivenFeatures(real.shape[1])).to(real.device).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
@@ -39,6 +39,8 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
     With Inception features this is KID (Bińkowski et al. 2018, arXiv 1801.01401). Unbiased, so that it may come out
     slightly negative. Subsets of 1,000 features, or of all where there are fewer.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     size = min(SUBSET_SIZE, len(real), len(fake))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: they are small
@@ -53,4 +55,6 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     """SSIM of each pair of images ``(B, C, H, W)`` in [0, 1], ``(B,)`` (Wang et al. 2004; Gaussian window, σ = 1.5)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     return structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")

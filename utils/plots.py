@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 from utils.files import replacing
 
@@ -20,6 +19,8 @@ MINIMUM_TILE = 64  # pixels: smaller images are enlarged by a whole factor, pixe
 
 def image_grid(images: Tensor, columns: int) -> Tensor:
     """``(N, C, H, W)`` in [0, 1] as one picture ``(3, H', W')``, row by row."""
+    from torchvision.utils import make_grid
+
     factor = max(1, MINIMUM_TILE // images.shape[-1])
     tiles = F.interpolate(images.clamp(0, 1), scale_factor=factor, mode="nearest")
     return make_grid(tiles, nrow=columns, padding=2, pad_value=1.0)
@@ -27,6 +28,8 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
 
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
     """Write ``image_grid`` as PNG."""
+    from torchvision.utils import save_image
+
     with replacing(path) as temporary:
         save_image(image_grid(images, columns), temporary, format="png")
 
