@@ -31,6 +31,7 @@ from utils.errors import Diverged, UserError
 
 SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
 TARGET = 100  # epochs unless --epochs says otherwise, as published
+LEAST_VALIDATED = 128  # images of a validation batch: the means are the same, and a GPU waits less often
 SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 
@@ -316,8 +317,9 @@ def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, int
 
 def validate(run: Run, valid_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> dict | None:
     """Mean losses over the validation images; None when interrupted."""
-    batches = valid_set.rows(args.batch_size, device=run.device, part=distributed.part)
-    shown = tqdm(batches, "validation", -(-len(valid_set) // args.batch_size), leave=False, disable=hidden())
+    size = max(args.batch_size, LEAST_VALIDATED)
+    batches = valid_set.rows(size, device=run.device, part=distributed.part)
+    shown = tqdm(batches, "validation", -(-len(valid_set) // size), leave=False, disable=hidden())
     images = ((valid_set.prepare(rows.to(run.device, non_blocking=True)), total) for rows, total in shown)
     return training.evaluate(run.model, images, args.precision, stop=lambda: interrupt.wants() > Interrupt.SAVE)
 
@@ -333,7 +335,6 @@ def finish_epoch(run: Run, totals: training.Totals, valid_losses: dict, seconds:
     row = {"epoch": record["epoch"] + 1, "lr": record["training"]["lr"], "seconds": round(seconds, 3)}
     row |= {f"train_{key}": value for key, value in totals.means().items()}
     row |= {f"valid_{key}": value for key, value in valid_losses.items()}
-    run.save(totals)  # checks the losses, with the epoch still open
     run.check_finite(row)
     record["metrics"].append(row)
     record.update(epoch=row["epoch"], step=0, running=training.Totals().state())
@@ -363,6 +364,8 @@ def main() -> None:
     record = new_run(args)
     path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or record["model"]["name"])
     computing_on = device.choose(args.gpu)
+    if device.emulated(args.precision, computing_on) and distributed.local_rank() == 0:
+        print("warning: --precision bf16: this processor only emulates bfloat16: slower than fp32", file=sys.stderr)
 
     def advice() -> str:
         return f"{path} holds what was saved last; --resume goes on there" if path.exists() else "nothing was saved yet"

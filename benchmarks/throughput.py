@@ -276,21 +276,18 @@ def measure_profile(args: argparse.Namespace, setting: Setting) -> dict:
     return {**asdict(setting), "ms_per_step": sum(milliseconds.values()), "ms_by_kind": milliseconds}
 
 
-def machine(args: argparse.Namespace) -> dict:
+def machine(computing_on: torch.device, threads: int | None = None) -> dict:
     """What the numbers depend on besides the code."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         name = lines[0].split(":", 1)[1].strip() if lines else name
-    computing_on = device.choose(args.gpu)
     return {
         "cpu": f"{name}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if computing_on.type == "cuda" else None,
-        "threads": args.threads or torch.get_num_threads(),
-        "loader_workers": args.workers,
+        "threads": threads or torch.get_num_threads(),
         "torch": torch.__version__,
         "date": date.today().isoformat(),
-        "images": str(args.data_path.resolve()) if args.data_path else "noise",
     }
 
 
@@ -300,7 +297,7 @@ def show_row(row: dict) -> str:
         row["dataset"],
         row["batch_size"],
         row["precision"],
-        f"{row['ms_per_step']:.1f}",
+        f"{row['ms_per_step']:.3g}" if row["ms_per_step"] < 10 else f"{row['ms_per_step']:.1f}",
         f"{row['images_per_second']:,.0f}",
         f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB",
         f"{100 * row['product_fraction']:.0f} %",
@@ -319,7 +316,8 @@ def show_profile(row: dict) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    about = machine(args)
+    about = machine(device.choose(args.gpu), args.threads) | {"loader_workers": args.workers}
+    about["images"] = str(args.data_path.resolve()) if args.data_path else "noise"
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
     if not args.profile:
         print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)

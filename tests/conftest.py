@@ -54,7 +54,7 @@ def call(monkeypatch, capsys):
         capsys.readouterr()
         status = 0
         try:
-            cli.run(importlib.import_module(Path(script).stem).main)
+            cli.run(importlib.import_module(script.removesuffix(".py").replace("/", ".")).main)
         except SystemExit as end:
             status = end.code or 0
         finally:

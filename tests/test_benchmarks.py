@@ -1,4 +1,4 @@
-"""benchmarks/throughput.py: what it counts, what it measures, and that it runs as typed."""
+"""benchmarks/: what it counts, what it measures, and that it runs as typed."""
 
 import argparse
 import json
@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import assert_refused, run_script
 
-from benchmarks import convolutions, reference, throughput
+from benchmarks import convolutions, paths, reference, throughput
 from utils.errors import UserError
 
 ARGUMENTS = argparse.Namespace(gpu=False, threads=1, images=64, data_path=None, steps=2, workers=1)
@@ -82,6 +82,33 @@ def test_the_profile_adds_up_to_the_step(monkeypatch):
     assert kinds["convolutions, backward"] > kinds["convolutions, forward"] > 0 and kinds["optimiser"] > 0
     step = 1e3 * throughput.advance(5, 5)
     assert step / 3 < sum(kinds.values()) < 3 * step  # the profiler costs time itself
+
+
+def test_paths_are_compared_by_what_they_learn(tmp_path, call, monkeypatch):
+    """The prepared model ends where the plain one does. The scripts run in this process: four starts would be slow."""
+    monkeypatch.setattr(paths, "call", lambda script, *words: call(script, *words))
+    file = tmp_path / "paths.json"
+    training = ("--dataset", "digits", "-l", 1, "-n", 4, "--arch", "mlp", "--epochs", 1, "--train-size", 64)
+    done = call("benchmarks/paths.py", *training, "--paths", "fp32", "--json", file)
+    assert done.status == 0, done.err
+    assert done.last_line.endswith("so on every path")
+    eager, prepared = json.loads(file.read_text())["rows"]
+    assert eager["path"] == "eager, fp32" and prepared["valid_loss"] == pytest.approx(eager["valid_loss"], rel=1e-4)
+    assert 1 <= eager["rank"] <= 4 and prepared["rank"] == eager["rank"]
+
+
+@pytest.mark.parametrize("loss, rank, agrees", [(1.0, 6, True), (1.009, 7, True), (0.98, 6, False), (1.0, 8, False)])
+def test_what_counts_as_the_same(loss, rank, agrees):
+    row = {"valid_loss": loss, "rank": rank}
+    paths.compare(row, {"valid_loss": 1.0, "rank": 6})
+    assert row["agrees"] is agrees and row["difference"] == pytest.approx(loss - 1)
+
+
+def test_paths_sets_the_path_itself(call, tmp_path):
+    assert_refused(
+        call("benchmarks/paths.py", "--dataset", "digits", "--precision", "bf16"), "--precision", "leave it out"
+    )
+    assert_refused(call("benchmarks/paths.py", "--dataset", "digitz"), "digitz")
 
 
 def test_no_real_images_is_the_users_mistake(tmp_path):

@@ -11,7 +11,7 @@ from conftest import assert_refused, run_script, start_script
 import models
 import reproduce
 import train
-from utils import checkpoint, training
+from utils import checkpoint, device, training
 
 FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 400, "--valid-size", 100, "--lr", 1e-3)
 
@@ -270,7 +270,17 @@ def test_bf16_learns_too(tmp_path, call):
     flags = ("--dataset", "digits", "-l", 2, "-n", 8, *sizes, "--lr", 1e-3, "--epochs", 2)
     losses = {}
     for precision in ("fp32", "bf16"):
-        call("train.py", *flags, "--precision", precision, "--checkpoint", tmp_path / precision)
+        done = call("train.py", *flags, "--precision", precision, "--checkpoint", tmp_path / precision)
+        slow = device.emulated(precision, torch.device("cpu"))
+        assert ("only emulates" in done.err) is slow and done.status == 0
         losses[precision] = checkpoint.load(tmp_path / precision / "digits" / "irmae")["metrics"][-1]["valid_loss"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
     assert losses["bf16"] != losses["fp32"]
+
+
+def test_only_a_processor_without_bf16_emulates_it(monkeypatch):
+    for able in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
+        assert device.emulated("bf16", torch.device("cpu")) is not able
+        assert not device.emulated("fp32", torch.device("cpu"))
+        assert not device.emulated("bf16", torch.device("cuda"))

@@ -47,6 +47,13 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
+def emulated(precision: str, device: torch.device) -> bool:
+    """Whether the processor has no instructions for that precision and emulates them, at a fraction of the speed."""
+    if precision != "bf16" or device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """The context of a forward pass: "bf16" multiplies in bfloat16, the others leave everything as it is."""
     if precision != "bf16":
