@@ -9,7 +9,7 @@ FILES := --dataset shape --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/res
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $(DEMO)/checkpoint --resume \
          --train-size 16000 --valid-size 1000 --epochs 12 --batch-size 64 --lr 1e-3
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench gpu lint clean
 
 # One thread each, side by side, is the fastest way through two small trainings on two cores. A second `make demo`
 # finds them done and only draws.
@@ -25,6 +25,15 @@ test: $(INSTALLED)
 # About a minute; python benchmarks/throughput.py --help says what else can be measured.
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/throughput.py --models irmae --datasets mnist --batch-sizes 32 --rounds 3
+
+# All that needs a GPU, a quarter of an hour: does it compute what the CPU computes, how fast, and with which loss and rank.
+# `make gpu DATA=DIR` where MNIST lies elsewhere than in ./datasets.
+DATA ?= ./datasets
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/throughput.py --gpu --models irmae --datasets mnist celeba --batch-sizes 32 512 \
+	    --precisions fp32 tf32 bf16 --steps 300 --rounds 2 --json results/gpu/throughput.json
+	$(BIN)/python benchmarks/paths.py --gpu --dataset mnist --data-path $(DATA) -l 8 --epochs 5 --json results/gpu/paths.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

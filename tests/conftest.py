@@ -19,6 +19,11 @@ import torch  # noqa: E402  (after the path, like everything of the repository)
 torch.set_num_threads(1)  # the test networks are too small for more
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @dataclass
 class Result:
     status: int

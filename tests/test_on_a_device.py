@@ -9,13 +9,14 @@ import models
 from data.images import ImageDataset
 from utils import checkpoint, device
 
-pytestmark = pytest.mark.skipif(not pretend.SUPPORTED, reason="needs a PyTorch whose backends can be written in Python")
 DIGITS = ("--dataset", "digits")
 
 
 @pytest.fixture
 def gpu(call, monkeypatch):
     """Calls a script with --gpu, which is the pretended device; gives the number of values that the host waited for."""
+    if not pretend.SUPPORTED:
+        pytest.skip("this PyTorch has no backends written in Python")
     place = torch.device(pretend.NAME, 0)
     autocast, load = torch.autocast, torch.load
     monkeypatch.setattr(device, "choose", lambda asked: place if asked else torch.device("cpu"))
@@ -39,6 +40,7 @@ def gpu(call, monkeypatch):
     return run
 
 
+@pytest.mark.skipif(not pretend.SUPPORTED, reason="this PyTorch has no backends written in Python")
 def test_the_device_is_strict():
     x = torch.arange(6.0, device=pretend.NAME).view(2, 3)
     assert x.device.type == pretend.NAME and (x + 1).device == x.device
@@ -129,3 +131,20 @@ def test_tables_and_toy_data(gpu, tmp_path):
     (tmp_path / "own.csv").write_text("\n".join(["a,b,c,d,e,label", *lines]) + "\n")
     budget = ("--runs", 1, "--epochs", 1, "--jobs", 1)
     gpu("anomaly.py", "--dataset", tmp_path / "own.csv", *budget, "--save-path", tmp_path)
+
+
+NETWORKS = [("-l", 0), ("-l", 2), ("--model", "rae"), ("-l", 0, "--arch", "gdn"), ("-l", 0, "--arch", "wae")]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flags", NETWORKS)
+def test_a_real_gpu_trains_as_the_cpu_does(flags, call, tmp_path):
+    """Models without noise: the losses agree, with a CUDA graph and without."""
+    losses = {}
+    for place, where in {"cpu": (), "graph": ("--gpu",), "eager": ("--gpu", "--eager")}.items():
+        budget = ("--train-size", 96, "--valid-size", 32, "--epochs", 2, "--lr", 1e-3, "-n", 8)
+        done = call("train.py", *DIGITS, *flags, *budget, *where, "--model-name", place, "--checkpoint", tmp_path)
+        assert done.status == 0, done.err
+        losses[place] = checkpoint.load(tmp_path / "digits" / place)["metrics"][-1]["train_loss"]
+    assert losses["graph"] == pytest.approx(losses["cpu"], rel=0.01)
+    assert losses["eager"] == pytest.approx(losses["graph"], rel=1e-3)

@@ -1,6 +1,6 @@
 """The step on static input, which a CUDA graph replays, against the same step run eagerly; the ways images reach it.
 
-Tests marked ``gpu`` need a CUDA device and are skipped without one.
+Tests marked ``gpu`` need a CUDA device and are skipped without one; ``pytest -m gpu`` runs them alone.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from data.shapes import ShapeDataset, draw_factors
 from models.networks import ARCHITECTURES
 from utils import device, training
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+gpu = pytest.mark.gpu  # needs a CUDA device
 SIZES = {"architecture": "mlp:4", "channels": 6, "latent_dim": 2}
 CASES = {
     "irmae": {},
