@@ -1,9 +1,11 @@
 """A device that is no device: its tensors lie in main memory, and mixing them with the CPU's is an error as on a GPU.
 
 What a script does with ``--gpu`` can so be tested without one: a tensor that was left on the CPU, a NumPy array made of
-one on the device, and how often the host waits for a value. Not CUDA's own: graphs, streams, page-locked memory, TF32.
-PyTorch lets a backend be written in Python for this, by an interface that is not yet public.
+one on the device, how often the host waits for a value, and what a CUDA graph would leave out (``Graph``). Not streams,
+page-locked memory or TF32. PyTorch lets such a device be written in Python, by an interface that is not public yet.
 """
+
+import contextlib
 
 import torch
 from torch.utils import backend_registration
@@ -19,6 +21,17 @@ class Module:
     """What stands where ``torch.cuda`` stands for CUDA; random numbers are the CPU's."""
 
     reads = 0  # values that the host has waited for
+    reading_allowed = True
+    tape: list | None = None  # of the graph that is being captured
+
+    def read(self) -> None:
+        """The host waits for a value. Raises RuntimeError where it must not."""
+        if not self.reading_allowed:
+            raise RuntimeError("the host waits for the device")
+        self.reads += 1
+
+    def set_sync_debug_mode(self, mode: str) -> None:
+        self.reading_allowed = mode != "error"
 
     def is_initialized(self) -> bool:
         return True
@@ -70,7 +83,7 @@ class PretendTensor(torch.Tensor):
     __array__ = numpy
 
     def tolist(self):
-        module.reads += 1
+        module.read()
         return self.held.tolist()
 
     def __reduce_ex__(self, protocol):
@@ -93,7 +106,7 @@ def compute(function, args: tuple, kwargs: dict):
         args = (gradient, x, weight, [channels] if mask[2] else None, *how, mask)
         function = torch.ops.aten.convolution_backward.default
     elif name == "aten::_local_scalar_dense":
-        module.reads += 1
+        module.read()
 
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     here = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, PretendTensor)}
@@ -115,10 +128,57 @@ def compute(function, args: tuple, kwargs: dict):
 
     target = kwargs.get("device")
     stays = target.type == NAME if target is not None else bool(here)
-    result = function(*tree_map(plain, args), **tree_map(plain, kwargs))
+    call = tree_map(plain, args), tree_map(plain, kwargs)
+    result = function(*call[0], **call[1])
+    if module.tape is not None and "empty" not in name:  # memory without values, that may be given another size
+        module.tape.append((function, *call, result))
     if name.endswith("_"):  # in place
         return args[0] if isinstance(args[0], torch.Tensor) else None
     return tree_map(placed, result) if stays else result
+
+
+class Graph:
+    """Stands for ``torch.cuda.CUDAGraph``: the operations that were captured, done again on the same memory.
+
+    Without the Python between them, as in a real one: a number that Python counts up stays what it was.
+    """
+
+    def __init__(self):
+        self.tape: list = []
+
+    @contextlib.contextmanager
+    def capture(self):
+        """Stands for ``torch.cuda.graph``."""
+        module.tape = self.tape
+        try:
+            yield
+        finally:
+            module.tape = None
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for function, args, kwargs, result in self.tape:
+            again = tree_leaves(function(*args, **kwargs))
+            for old, new in zip(tree_leaves(result), again, strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # neither in place nor a view
+                    old.copy_(new)
+
+
+class Stream:
+    """Stands for ``torch.cuda.Stream``: everything is done when it is asked for."""
+
+    def wait_stream(self, other: "Stream") -> None:
+        pass
+
+
+def stand_in(monkeypatch) -> None:
+    """What ``torch.cuda`` has for capturing a graph."""
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", module.set_sync_debug_mode)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: graph.capture())
 
 
 module = Module()

@@ -1,13 +1,16 @@
 """Every script with --gpu on a device that refuses the CPU's tensors (``pretend.py``): no GPU is needed for that."""
 
+import itertools
+
 import pretend
 import pytest
+import test_steps
 import torch
 
 import features
 import models
 from data.images import ImageDataset
-from utils import checkpoint, device
+from utils import checkpoint, device, training
 
 DIGITS = ("--dataset", "digits")
 
@@ -27,6 +30,7 @@ def gpu(call, monkeypatch):
     )
     # What cannot be pretended: autocast and the files of tensors know devices by their names, and the products with a
     # Jacobian need tensors with memory of their own.
+    pretend.stand_in(monkeypatch)
     monkeypatch.setattr(torch, "autocast", lambda kind, **how: autocast("cpu" if kind == pretend.NAME else kind, **how))
     monkeypatch.setattr(torch, "load", lambda *args, **how: load(*args, **how | {"map_location": "cpu"}))
     monkeypatch.setattr(torch.func, "jvp", lambda function, z, v: (None, function(z[0] + v[0]) - function(z[0])))
@@ -66,6 +70,40 @@ def test_training_gives_the_weights_of_the_cpu(name, gpu, call, tmp_path):
     assert there["metrics"][0]["train_loss"] == pytest.approx(here["metrics"][0]["train_loss"], rel=1e-5)
     for key, value in here["weights"].items():
         torch.testing.assert_close(there["weights"][key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", test_steps.CASES)
+def test_a_replayed_step_is_the_eager_one(name, gpu):
+    """To the last bit: nothing that changes from step to step is left to Python."""
+    runs = []
+    for eager in (True, False):
+        run = test_steps.Training(name, eager, pretend.NAME)
+        for number in (1, 2, 3):
+            run.epoch(number)
+        runs.append([tensor.cpu() for tensor in run.tensors()])
+    assert run.step.replay is not None and not run.step.eager
+    for eager, replayed in zip(*runs, strict=True):
+        assert torch.equal(eager, replayed)
+
+
+def test_a_graph_does_not_count_in_python(gpu):
+    """The pretended graph is as strict as a real one."""
+    steps, x = itertools.count(), torch.zeros(2, device=pretend.NAME)
+    replay = training.cuda_graph(lambda: x.add_(next(steps)))
+    before = x.tolist()
+    captured = training.WARM_UP + 1  # what the count stood at
+    replay(), replay()
+    assert x.tolist() == [value + 2 * captured for value in before]
+
+
+def test_what_waits_for_the_host_is_not_captured(gpu, capsys):
+    run = test_steps.Training("vae", False, pretend.NAME)
+    run.model = test_steps.Waiting().to(pretend.NAME)
+    run.optimizer = training.make_optimizer(run.model, 1e-2)
+    run.step = training.Step(run.model, run.optimizer, prepare=run.dataset.prepare)
+    run.epoch(1)
+    assert run.step.eager and capsys.readouterr().err.count("not captured as a CUDA graph") == 1
+    assert run.model.weight[0].item() < 1
 
 
 def test_training_waits_for_the_device_as_often_for_many_steps_as_for_few(gpu, tmp_path):

@@ -124,7 +124,7 @@ class Step:
     def capture(self, rows: Tensor, total: int) -> None:
         """Make the replay for batches like this one; where that fails, say so and stay eager."""
         self.static, self.total = rows.to(self.device, copy=True), total
-        if self.device.type != "cuda":
+        if self.device.type == "cpu":
             self.replay = lambda: self.run(self.static, total)
             return
         try:
