@@ -78,6 +78,7 @@ def steps(
     model_name: str, config: dict, images: Images, batch_size: int, workers: int, device: torch.device
 ) -> Iterator[float]:
     """Train a model of its own; yields the loss of every step."""
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default, which the released code leaves as it is
     model = models.build(model_name, **config).to(device).train()
     # One group: parameter groups of a model that has several change nothing of the time.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
