@@ -370,9 +370,8 @@ def main() -> None:
     def advice() -> str:
         return f"{path} holds what was saved last; --resume goes on there" if path.exists() else "nothing was saved yet"
 
-    for number in set(Interrupt.SIGNALS) - {
-        signal.SIGINT
-    }:  # until the first step there is nothing to save, but something to tidy up
+    # Until the first step there is nothing to save, but something to tidy up.
+    for number in set(Interrupt.SIGNALS) - {signal.SIGINT}:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with distributed.together(computing_on, advice), checkpoint.alone(path, distributed.rank() == 0):
