@@ -14,18 +14,20 @@ from torch.utils._pytree import tree_leaves, tree_map
 NAME = "pretend"
 COPIES = ("aten::_to_copy", "aten::copy_", "aten::copy")
 INDEXED = ("aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put")  # by a CPU tensor: allowed
+# Whose result has a size, or a value, that the host must know.
+READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal")
 SUPPORTED = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
 class Module:
     """What stands where ``torch.cuda`` stands for CUDA; random numbers are the CPU's."""
 
-    reads = 0  # values that the host has waited for
+    reads = 0  # times that the host has waited
     reading_allowed = True
     tape: list | None = None  # of the graph that is being captured
 
     def read(self) -> None:
-        """The host waits for a value. Raises RuntimeError where it must not."""
+        """The host waits for the device. Raises RuntimeError where it must not."""
         if not self.reading_allowed:
             raise RuntimeError("the host waits for the device")
         self.reads += 1
@@ -105,11 +107,15 @@ def compute(function, args: tuple, kwargs: dict):
         channels = weight.shape[1] * how[-1] if how[3] else weight.shape[0]  # how: stride ... transposed ... groups
         args = (gradient, x, weight, [channels] if mask[2] else None, *how, mask)
         function = torch.ops.aten.convolution_backward.default
-    elif name == "aten::_local_scalar_dense":
-        module.read()
 
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     here = {id(tensor.held): tensor for tensor in tensors if isinstance(tensor, PretendTensor)}
+    target = kwargs.get("device")
+    stays = target.type == NAME if target is not None else bool(here)
+    crosses = len(here) < len({id(tensor) for tensor in tensors}) or stays != bool(here)
+    masked = name in INDEXED and any(tensor.dtype == torch.bool for tensor in tensors[1:])
+    if name in READING or masked or (name in COPIES and crosses):
+        module.read()
     if here and name not in COPIES:
         for tensor in tensors:
             index = name in INDEXED and tensor.dtype in (torch.int64, torch.bool)
@@ -126,8 +132,6 @@ def compute(function, args: tuple, kwargs: dict):
             return value
         return here[id(value)] if id(value) in here else PretendTensor(value)
 
-    target = kwargs.get("device")
-    stays = target.type == NAME if target is not None else bool(here)
     call = tree_map(plain, args), tree_map(plain, kwargs)
     result = function(*call[0], **call[1])
     if module.tape is not None and "empty" not in name:  # memory without values, that may be given another size

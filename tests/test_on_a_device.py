@@ -55,9 +55,10 @@ def test_the_device_is_strict():
     for array in (x.numpy, lambda: x.detach().numpy()):
         with pytest.raises(TypeError, match="copied to the CPU"):
             array()
-    before = pretend.module.reads
-    assert float(x.sum()) == 15 and x[0].tolist() == [0, 1, 2]
-    assert pretend.module.reads == before + 2
+    for reads in (lambda: float(x.sum()), x.tolist, x.cpu, lambda: x[x > 2], lambda: torch.ones(2).to(x.device)):
+        before = pretend.module.reads
+        reads()
+        assert pretend.module.reads == before + 1
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -110,7 +111,7 @@ def test_training_waits_for_the_device_as_often_for_many_steps_as_for_few(gpu, t
     flags = (*DIGITS, "--arch", "mlp", "-l", 2, "-n", 4, "--epochs", 1, "--checkpoint", tmp_path)
     few = gpu("train.py", *flags, "--batch-size", 600, "--model-name", "few")
     many = gpu("train.py", *flags, "--batch-size", 60, "--model-name", "many")
-    assert few == many < 5
+    assert few == many
 
 
 COMMANDS = [
