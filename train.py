@@ -420,7 +420,7 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
     distributed.start_equal(model)
     interrupt = Interrupt()
     folder = path.parent / "tensorboard" / path.name
-    writer = SummaryWriter(folder, purge_step=record["epoch"] + 1) if distributed.rank() == 0 else None
+    writer = None  # until there is something to show: a run that fails before leaves nothing
     while record["epoch"] < args.epochs:
         started = time.monotonic()
         totals = train_epoch(run, train_set, args, interrupt)
@@ -429,7 +429,8 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
         if valid_losses is None:
             run.leave(totals, interrupt.wants())
         row = finish_epoch(run, totals, valid_losses, time.monotonic() - started)
-        if writer is not None:
+        if distributed.rank() == 0:
+            writer = writer or SummaryWriter(folder, purge_step=row["epoch"])
             log_epoch(writer, model, valid_set, row, computing_on)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(

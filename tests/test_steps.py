@@ -203,6 +203,33 @@ def test_staged_pixels_are_the_gathered_ones():
         assert torch.equal(pixels, images[rows]) and total == len(rows)
 
 
+def test_a_buffer_is_filled_again_only_when_the_device_has_read_it(monkeypatch):
+    """The device reads as late as it may: when the host waits for an event that was recorded after it was asked to."""
+    asked: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # reads not done yet: a buffer, and what should be in it
+
+    class Event:
+        def record(self):
+            self.before = list(asked)
+
+        def synchronize(self):
+            for number in self.before:
+                if number in asked:
+                    assert torch.equal(*asked.pop(number))
+
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **kind: empty(*size, **kind))
+    images = torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8)
+    index = torch.randperm(40).split(3)
+    most = 0
+    for number, (pixels, _) in enumerate(staged(images, ((rows, len(rows)) for rows in index))):
+        asked[number] = pixels, images[index[number]]
+        most = max(most, len(asked))
+    assert most == 2  # batches on their way: while one is read the other is filled
+    assert all(torch.equal(*read) for read in asked.values())
+
+
 def test_parts_of_batches_and_whole_ones():
     dataset = ImageDataset(torch.randint(256, (19, 1, 4, 4), dtype=torch.uint8))
     shapes = ShapeDataset(draw_factors(19))
