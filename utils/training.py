@@ -135,12 +135,13 @@ class Step:
         except RuntimeError as error:
             self.eager = True
             self.optimizer.zero_grad(set_to_none=True)
-            reason = str(error).strip().splitlines()[0]
-            print(
-                f"warning: the steps of {type(self.model).__name__} are not captured as a CUDA graph ({reason}); they "
-                "run one by one, slower and with the same results",
-                file=sys.stderr,
-            )
+            if distributed.rank() == 0:
+                reason = str(error).strip().splitlines()[0]
+                print(
+                    f"warning: the steps of {type(self.model).__name__} are not captured as a CUDA graph ({reason}); "
+                    "they run one by one, slower and with the same results",
+                    file=sys.stderr,
+                )
 
 
 def cuda_graph(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
