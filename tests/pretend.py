@@ -16,7 +16,6 @@ COPIES = ("aten::_to_copy", "aten::copy_", "aten::copy")
 INDEXED = ("aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put")  # by a CPU tensor: allowed
 # Whose result has a size, or a value, that the host must know.
 READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal")
-SUPPORTED = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
 class Module:
@@ -186,7 +185,17 @@ def stand_in(monkeypatch) -> None:
 
 
 module = Module()
-if SUPPORTED:
-    backend_registration._setup_privateuseone_for_python_backend(NAME, module)
-    library = torch.library.Library("_", "IMPL")  # kept, or its registration would go
-    library.fallback(lambda function, *args, **kwargs: compute(function, args, kwargs), "PrivateUse1")
+library = torch.library.Library("_", "IMPL")  # kept, or its registration would go
+
+
+def register() -> bool:
+    """Make the device known to PyTorch; whether this version, before or after those it was written for, takes it."""
+    try:
+        backend_registration._setup_privateuseone_for_python_backend(NAME, module)
+        library.fallback(lambda function, *args, **kwargs: compute(function, args, kwargs), "PrivateUse1")
+        return torch.zeros(2, device=NAME).add(1).tolist() == [1, 1]
+    except (AttributeError, TypeError, RuntimeError, NotImplementedError):
+        return False
+
+
+SUPPORTED = register()
