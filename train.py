@@ -31,7 +31,7 @@ from utils.errors import Diverged, UserError
 
 SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
 TARGET = 100  # epochs unless --epochs says otherwise, as published
-LEAST_VALIDATED = 128  # images of a validation batch: the means are the same, and a GPU waits less often
+LEAST_VALIDATED = 128  # images of a validation batch, whatever --batch-size: fewer launches on a GPU
 SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 

@@ -21,7 +21,7 @@ from benchmarks.throughput import machine
 from utils import checkpoint, cli, device, files
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(train.__file__).parent
 EAGER = "eager, fp32"  # what the others are compared with: plain modules, operation by operation
 PATHS = {
     EAGER: ("--eager", "--precision", "fp32"),
@@ -34,8 +34,8 @@ OWN = ("--eager", "--precision", "--model-name", "--checkpoint", "--resume")  # 
 COLUMNS = ("path", "training loss", "validation loss", "against eager", "rank", "effective rank", "s per epoch")
 
 
-def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
-    """This script's arguments, and train.py's, checked by it."""
+def parse_arguments() -> argparse.Namespace:
+    """This script's arguments; ``flags`` are train.py's, and ``asked`` is what it makes of them."""
     parser = cli.Parser(f"{__doc__.splitlines()[0]} All other flags are those of train.py.")
     parser.add_argument(
         "--paths",
@@ -45,15 +45,16 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         help="fp32, tf32, bf16: beside the eager one (default: those that are faster than another on this machine)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    args, flags = parser.parse_known_args()
-    args.device = device.choose(train.parse_arguments(flags).gpu)
-    for flag in flags:
+    args, args.flags = parser.parse_known_args()
+    for flag in args.flags:
         if flag.split("=")[0] in OWN:
-            raise UserError(f"{flag}: this is what differs between the paths: leave it out")
+            raise UserError(f"{flag}: this script sets it for each path: leave it out")
+    args.asked = train.parse_arguments(args.flags)
+    args.device = device.choose(args.asked.gpu)
     useful = [name for name in PATHS if not device.emulated(name, args.device)]
     args.paths = args.paths or [name for name in useful if name != "tf32" or args.device.type == "cuda"]
     args.paths = [EAGER, *(name for name in args.paths if name != EAGER)]
-    return args, flags
+    return args
 
 
 def call(script: str, *words: str) -> None:
@@ -66,11 +67,11 @@ def call(script: str, *words: str) -> None:
         raise UserError(f"{script} {' '.join(words)}: {lines[-1]}")
 
 
-def measure(name: str, flags: list[str], folder: Path) -> dict:
+def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:
     """A row of the table: losses of the last epoch, its seconds, and the spectrum of the test codes."""
-    asked = train.parse_arguments(flags)
+    asked = args.asked
     where = ("--checkpoint", str(folder / "checkpoint"), "--model-name", name.replace(", ", "-"))
-    call("train.py", *flags, *PATHS[name], *where)
+    call("train.py", *args.flags, *PATHS[name], *where)
     evaluated = ["--dataset", asked.dataset, "--save-path", str(folder), *(["--gpu"] if asked.gpu else [])]
     call("singular.py", *evaluated, *where)
     record = checkpoint.load(checkpoint.path_of(folder / "checkpoint", asked.dataset, where[-1]))
@@ -107,20 +108,20 @@ def show_row(row: dict) -> str:
 
 
 def main() -> None:
-    args, flags = parse_arguments()
+    args = parse_arguments()
     about = machine(args.device)
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
-    print(f"python train.py {' '.join(flags)}, seed and order of images the same")
+    print(f"python train.py {' '.join(args.flags)}, seed and order of images the same")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in args.paths:
-            row = measure(name, flags, Path(folder))
+            row = measure(name, args, Path(folder))
             rows.append(row)
             compare(row, rows[0])
             print(show_row(row), flush=True)
     if args.json:
-        files.write_json(args.json, {"machine": about, "train": flags, "rows": rows})
+        files.write_json(args.json, {"machine": about, "train": args.flags, "rows": rows})
     different = [row["path"] for row in rows if not row["agrees"]]
     verdict = f"NOT so: {', '.join(different)}" if different else "so on every path"
     print(f"loss within {LOSS_TOLERANCE:.0%} of eager fp32 and rank within {RANK_TOLERANCE}: {verdict}")

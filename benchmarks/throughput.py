@@ -67,7 +67,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(models.MODELS), default=["ae", "irmae", "vae", "wae-mmd"])
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--batch-sizes", nargs="+", type=cli.positive, default=[32, 128], metavar="B")
-    parser.add_argument("--precisions", nargs="+", choices=list(DTYPES), default=["fp32", "bf16"])
+    parser.add_argument(
+        "--precisions", nargs="+", choices=list(DTYPES), help="default: fp32, and bf16 unless the processor emulates it"
+    )
     parser.add_argument("--steps", type=cli.positive, default=20, help="of each loop in a round, or what 5 s hold")
     parser.add_argument("--rounds", type=cli.positive, default=5, help="times that the loops are measured in turn")
     parser.add_argument("--gpu", action="store_true", help="compute on the first CUDA device")
@@ -316,7 +318,9 @@ def show_profile(row: dict) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    about = machine(device.choose(args.gpu), args.threads) | {"loader_workers": args.workers}
+    computing_on = device.choose(args.gpu)
+    args.precisions = args.precisions or [name for name in ("fp32", "bf16") if not device.emulated(name, computing_on)]
+    about = machine(computing_on, args.threads) | {"loader_workers": args.workers}
     about["images"] = str(args.data_path.resolve()) if args.data_path else "noise"
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
     if not args.profile:

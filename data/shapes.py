@@ -37,7 +37,7 @@ def render(factors: Tensor) -> Tensor:
 
 
 class ShapeDataset(Dataset):
-    """The data set contract (``data.images.ImageDataset``) without stored images: only the seven factors are kept.
+    """The data set contract (``data.images.Dataset``) without stored images: only the seven factors are kept.
 
     A shuffled pass draws new factors from the generator, so that training never sees an image twice; an ordered
     pass renders the stored ones, so that an evaluation always sees the same images.

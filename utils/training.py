@@ -66,8 +66,7 @@ class Step:
 
     On a CUDA device the whole step is captured as a CUDA graph at the first batch and replayed for each batch of the
     same size: one launch instead of hundreds. A smaller last batch runs operation by operation, as everything does if
-    ``eager``. On a CPU a "replay" runs the same code on the same static input, so that only the capture itself needs a
-    GPU to be tested.
+    ``eager``. On a CPU a "replay" runs the same code on the same static input.
 
     Args:
         prepare: from what a data set's ``rows`` gives, on the device, to images.
