@@ -27,7 +27,7 @@ from sklearn.svm import OneClassSVM
 
 import models
 from data import tabular
-from utils import cli, device, files, training
+from utils import cli, devices, files, loop
 from utils.errors import Diverged, UserError
 
 METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
@@ -139,14 +139,14 @@ def train_network(x: torch.Tensor, settings: Settings, seed: int, computing_on: 
         )
     torch.manual_seed(seed)
     model = models.build(name, channels=x.shape[1], **settings).to(computing_on)
-    optimizer = training.make_optimizer(model, rate)
+    optimizer = loop.make_optimizer(model, rate)
     dataset = tabular.VectorDataset(x.to(computing_on))
     for epoch in range(1, epochs + 1):
-        totals = training.Totals()
+        totals = loop.Totals()
         batches = dataset.batches(
             batch_size, True, torch.Generator().manual_seed(seed * 1_000_003 + epoch), computing_on
         )
-        for _ in training.train_steps(model, batches, optimizer, totals):
+        for _ in loop.train_steps(model, batches, optimizer, totals):
             pass
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(
@@ -273,7 +273,7 @@ def run_once(table: tabular.Table, model: str, settings: Settings, seed: int, gp
     train, test = tabular.halves(table, seed)
     scaler = tabular.Scaler.fit(table.rows(train))
     normal = scaler(table.rows(train[~table.anomaly[train]]))
-    scores = scores_of(normal, scaler(table.rows(test)), settings, seed, device.choose(gpu))
+    scores = scores_of(normal, scaler(table.rows(test)), settings, seed, devices.choose(gpu))
     if not np.isfinite(scores).all():
         raise Diverged(
             f"{model}, seed {seed}: {int((~np.isfinite(scores)).sum())} scores are not finite; try a lower --lr"
@@ -417,7 +417,7 @@ def main() -> None:
     table = tabular.load(args.dataset, args.data_path, args.drop_constant)
     seeds = list(range(args.seed, args.seed + args.runs))
     check_halves(table, seeds, chosen)
-    gpu = device.choose(args.gpu).type != "cpu"
+    gpu = devices.choose(args.gpu).type != "cpu"
 
     name = args.dataset if args.dataset in tabular.DATASETS else Path(args.dataset).name.replace(".", "-")
     folder = Path(args.save_path) / name / "anomaly"

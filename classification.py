@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 import data
 import models
-from experiment import Experiment, open_experiment, output_path
-from utils import checkpoint, cli, clusters, device, files, latents, plots
+from experiments.trained import Experiment, open_experiment, output_path
+from utils import checkpoint, cli, clusters, devices, files, latents, plots
 from utils.errors import Diverged, UserError
 
 REPORT_EVERY = 10  # epochs between two looks at the test accuracy, as in the released code
@@ -127,8 +127,8 @@ def supervised_experiment(args: argparse.Namespace) -> Experiment:
     described = data.describe(args.dataset, args.image_size, args.channels)
     config = {key: described[key] for key in ("architecture", "channels", "latent_dim")}
     config["latent_dim"] = args.latent_dim or config["latent_dim"]
-    computing_on = device.choose(args.gpu)
-    model = device.prepare(models.build("ae", **config), computing_on)
+    computing_on = devices.choose(args.gpu)
+    model = devices.prepare(models.build("ae", **config), computing_on)
     described["path"] = args.data_path or data.DEFAULT_PATH
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     return Experiment("supervised", path, model, "ae", config, described, computing_on, args.skip_corrupt)

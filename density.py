@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import models
 from data import tabular
-from utils import cli, device, files, plots, training
+from utils import cli, devices, files, loop, plots
 from utils.errors import Diverged, UserError
 
 MODES = 3  # of the toy data's mixture
@@ -75,14 +75,14 @@ def train(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace, comp
     """A trained model of ``SETTINGS``, its mixture fixed to that of all points. Raises Diverged."""
     torch.manual_seed(seed)
     model = models.build(**SETTINGS[name], **NETWORK).to(computing_on)
-    optimizer = training.make_optimizer(model, args.lr or LEARNING_RATES[name])
+    optimizer = loop.make_optimizer(model, args.lr or LEARNING_RATES[name])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
     points = tabular.VectorDataset(toy.vectors.to(computing_on))
     order = torch.Generator().manual_seed(seed)
     for epoch in tqdm(range(1, args.epochs + 1), f"{name}, seed {seed}", leave=False, disable=None):
-        totals = training.Totals()
+        totals = loop.Totals()
         batches = points.batches(args.batch_size, True, order, computing_on)
-        for _ in training.train_steps(model, batches, optimizer, totals):
+        for _ in loop.train_steps(model, batches, optimizer, totals):
             pass
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(
@@ -100,7 +100,7 @@ def log_density(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace
     if name == "pca-gmm":
         codes = PCA(3, random_state=seed).fit_transform(toy.vectors.double().numpy())
         return GaussianMixture(MODES, random_state=seed).fit(codes).score_samples(codes)
-    computing_on = device.choose(args.gpu)
+    computing_on = devices.choose(args.gpu)
     with torch.enable_grad():
         model = train(toy, name, seed, args, computing_on)
     batches = tabular.VectorDataset(toy.vectors).batches(1000, device=computing_on)

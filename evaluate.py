@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import data
-import features
-from experiment import Experiment, joined, open_experiment, output_path
-from utils import checkpoint, cli, files, geometry, latents, metrics
+from experiments import fid_features as features
+from experiments.trained import Experiment, joined, open_experiment, output_path
+from utils import checkpoint, cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
 FITTED = 10_000  # training codes that a density is fitted to
@@ -164,12 +164,12 @@ def draw(experiment: Experiment, sampler: str, training: Callable[[], Tensor], a
     return torch.from_numpy(latents.fit_mixture(training(), args.d, seed).sample(num)[0]).float()
 
 
-def isometry(experiment: Experiment, codes: Tensor, seed: int) -> float | None:
+def isometry_r(experiment: Experiment, codes: Tensor, seed: int) -> float | None:
     """Correlation of inner products in latent and data space, as isometry.py's first column."""
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(experiment.device)
-    found = geometry.inner_products(experiment.model.decode, chosen, DELTA, generator)
-    return geometry.pearson(found["latent"], found["mse-difference"])
+    found = isometry.inner_products(experiment.model.decode, chosen, DELTA, generator)
+    return isometry.pearson(found["latent"], found["mse-difference"])
 
 
 def training_time(experiment: Experiment) -> dict[str, float | None]:
@@ -208,7 +208,7 @@ def measure(experiment: Experiment, reference: Reference, args: argparse.Namespa
             lambda drawn=drawn: decoded(experiment, drawn, batch_size), len(drawn), source, args.seed
         )
     row |= {"rank": spectrum.rank(), "effective_rank": spectrum.effective_rank()}
-    row["isometry"] = isometry(experiment, codes, args.seed)
+    row["isometry"] = isometry_r(experiment, codes, args.seed)
     row["parameters"] = sum(p.numel() for p in experiment.model.parameters())
     row |= training_time(experiment)
     return {key: row.get(key) for key in COLUMNS}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import data
-from experiment import Experiment, open_experiment, output_path
+from experiments.trained import Experiment, open_experiment, output_path
 from utils import cli, files, latents, plots
 from utils.errors import UserError
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 import data
-from experiment import Experiment, joined, open_experiment, output_path
-from utils import cli, files, geometry, latents, plots
+from experiments.trained import Experiment, joined, open_experiment, output_path
+from utils import cli, files, isometry, latents, plots
 from utils.errors import UserError
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, in so many steps
@@ -54,7 +54,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
     """Everything about one checkpoint.
 
     Returns:
-        its row of numbers; the arrays behind the figure: the ``geometry.inner_products``, ``variance`` ``(n,)`` and,
+        its row of numbers; the arrays behind the figure: the ``isometry.inner_products``, ``variance`` ``(n,)`` and,
         for each ``metric:...``, ``(M, n)``, dimensions sorted by variance, largest first; the images of the traverse.
     """
     dataset = experiment.load("test", args.test_size)
@@ -64,12 +64,12 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
     generator = torch.Generator().manual_seed(args.seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[: args.pairs]].to(experiment.device)
     decode = experiment.model.decode
-    arrays = geometry.inner_products(decode, chosen, args.delta, generator, args.batch_size)
-    correlation = {key: geometry.pearson(arrays["latent"], values) for key, values in arrays.items() if key != "latent"}
+    arrays = isometry.inner_products(decode, chosen, args.delta, generator, args.batch_size)
+    correlation = {key: isometry.pearson(arrays["latent"], values) for key, values in arrays.items() if key != "latent"}
 
     walked, order = latents.traverse(codes, TRAVERSED, TRAVERSED)
     arrays["variance"] = codes.double().var(dim=0)[order].numpy()
-    along = geometry.metric_along_dimensions(decode, chosen[: args.metric_codes], args.delta, args.batch_size)
+    along = isometry.metric_along_dimensions(decode, chosen[: args.metric_codes], args.delta, args.batch_size)
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
 
     images = latents.decode(experiment.model, walked, args.batch_size, experiment.device)

@@ -23,13 +23,13 @@ import torch
 from tqdm import tqdm
 
 import data
-import features
 import models
-import report
 import train
 from data import tabular
-from tables import FULL_EPOCHS, TABLES, Cell, Row, Table
-from utils import checkpoint, cli, device, files, training
+from experiments import fid_features as features
+from experiments import report
+from experiments.tables import FULL_EPOCHS, TABLES, Cell, Row, Table
+from utils import checkpoint, cli, devices, files, loop
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent
@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     group = cli.add_run(parser, batch_size=32)
     group.add_argument(
         "--precision",
-        choices=list(device.PRECISIONS),
+        choices=list(devices.PRECISIONS),
         default="fp32",
         help="of the trainings; bf16 is faster, and said so",
     )
@@ -412,21 +412,21 @@ def trained_elsewhere(folder: Path) -> dict[tuple[str, str], str]:
 
 def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     """Seconds that the remaining epochs take, from a few steps on random images."""
-    computing_on = device.choose(args.gpu)
+    computing_on = devices.choose(args.gpu)
     config = group.config["model"]["config"]
     images = group.config["data"]
     size = images.get("train_size") or TRAINING_IMAGES.get(group.dataset)
     if size is None:
         size = len(data.load(group.dataset, "train", args.data_path or data.DEFAULT_PATH, None, images["image_size"],
                              images["channels"], args.skip_corrupt))  # fmt: skip
-    model = device.prepare(models.build(group.config["model"]["name"], **config), computing_on)
-    optimizer = training.make_optimizer(model, 1e-4)
+    model = devices.prepare(models.build(group.config["model"]["name"], **config), computing_on)
+    optimizer = loop.make_optimizer(model, 1e-4)
     shape = (args.batch_size, images["channels"], images["image_size"], images["image_size"])
     x = torch.rand(shape, device=computing_on)
 
     def run(steps: int) -> float:
         started = time.monotonic()
-        for totals in training.train_steps(model, [x] * steps, optimizer, training.Totals()):
+        for totals in loop.train_steps(model, [x] * steps, optimizer, loop.Totals()):
             totals.means()  # waits for the device
         return time.monotonic() - started
 
@@ -474,7 +474,7 @@ def duration(seconds: float) -> str:
 
 def collect(plan: Plan, runner: Runner, args: argparse.Namespace) -> dict[str, report.Result]:
     """The tables' numbers: for each row and metric the values of all seeds, what failed, and where it comes from."""
-    computing_on = device.choose(args.gpu)
+    computing_on = devices.choose(args.gpu)
     results = {}
     for name, rows in plan.rows.items():
         dataset = dataset_of(args, TABLES[name])

@@ -8,7 +8,7 @@ python singular.py -n 128
 import argparse
 
 import data
-from experiment import joined, open_experiment, output_path
+from experiments.trained import joined, open_experiment, output_path
 from utils import cli, files, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known

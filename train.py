@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 import data
 import models
+from experiments.presets import PRESETS
 from models.base import Autoencoder
-from presets import PRESETS
-from utils import checkpoint, cli, device, distributed, files, plots, training
+from utils import checkpoint, cli, devices, distributed, files, loop, plots
 from utils.errors import Diverged, UserError
 
 SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
@@ -67,9 +67,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
     group.add_argument(
         "--precision",
-        choices=list(device.PRECISIONS),
+        choices=list(devices.PRECISIONS),
         default="fp32",
-        help="; ".join(f"{key}: {title}" for key, title in device.PRECISIONS.items()),
+        help="; ".join(f"{key}: {title}" for key, title in devices.PRECISIONS.items()),
     )
     group.add_argument("--eager", action="store_true", help="as PyTorch has it: no CUDA graph, no faster form")
     group.add_argument(
@@ -224,7 +224,7 @@ class Run:
     model: Autoencoder
     optimizer: torch.optim.Optimizer
     device: torch.device
-    step: training.Step
+    step: loop.Step
 
     def restore(self) -> None:
         """Weights, optimiser and random state from the record; the learning rate stays the command line's."""
@@ -233,14 +233,14 @@ class Run:
         checkpoint.require_finite(self.record["weights"], self.path)
         self.model.load_state_dict(self.record["weights"])
         self.optimizer.load_state_dict(self.record["optimizer"])
-        device.match_layout(self.optimizer)
+        devices.match_layout(self.optimizer)
         for group, values in zip(self.optimizer.param_groups, own, strict=True):
             group.update(values)
         torch.set_rng_state(self.record["random"]["cpu"])
         if self.device.type == "cuda" and self.record["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(self.record["random"]["cuda"])
 
-    def save(self, totals: training.Totals) -> None:
+    def save(self, totals: loop.Totals) -> None:
         """Write the checkpoint, of finite losses only. Of several processes all call this and the first writes."""
         self.check_finite(totals.means())
         distributed.average_buffers(self.model)
@@ -263,7 +263,7 @@ class Run:
             epoch = self.record["epoch"] + 1
             raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong)}); {kept}; try a lower --lr")
 
-    def leave(self, totals: training.Totals, status: int) -> NoReturn:
+    def leave(self, totals: loop.Totals, status: int) -> NoReturn:
         """Save between two steps and end with the exit status."""
         self.save(totals)
         distributed.wait()
@@ -287,11 +287,11 @@ def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, computing_o
         model.pretrain(draw, lr)
 
 
-def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> training.Totals:
+def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> loop.Totals:
     """The rest of the epoch under way: all of it, or what an interrupted run has not seen. Losses of all processes."""
     record = run.record
     epoch = record["epoch"] + 1
-    totals = training.Totals(**record["running"]) if distributed.rank() == 0 else training.Totals()
+    totals = loop.Totals(**record["running"]) if distributed.rank() == 0 else loop.Totals()
     # The order depends on seed and epoch alone, so that what is left of an epoch is known.
     order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
     batches = train_set.rows(args.batch_size, True, order, run.device, record["step"], distributed.part)
@@ -300,7 +300,7 @@ def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, int
     with tqdm(
         total=steps, initial=record["step"], desc=f"epoch {epoch}/{args.epochs}", leave=False, disable=hidden()
     ) as bar:
-        for _ in training.take_steps(run.step, batches, totals):
+        for _ in loop.take_steps(run.step, batches, totals):
             record["step"] += 1
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
                 bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)  # of this process
@@ -321,7 +321,7 @@ def validate(run: Run, valid_set: data.Dataset, args: argparse.Namespace, interr
     batches = valid_set.rows(size, device=run.device, part=distributed.part)
     shown = tqdm(batches, "validation", -(-len(valid_set) // size), leave=False, disable=hidden())
     images = ((valid_set.prepare(rows.to(run.device, non_blocking=True)), total) for rows, total in shown)
-    return training.evaluate(run.model, images, args.precision, stop=lambda: interrupt.wants() > Interrupt.SAVE)
+    return loop.evaluate(run.model, images, args.precision, stop=lambda: interrupt.wants() > Interrupt.SAVE)
 
 
 def hidden() -> bool | None:
@@ -329,7 +329,7 @@ def hidden() -> bool | None:
     return True if distributed.rank() else None
 
 
-def finish_epoch(run: Run, totals: training.Totals, valid_losses: dict, seconds: float) -> dict:
+def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict, seconds: float) -> dict:
     """The epoch's row of metrics, into the checkpoint and the CSV beside it."""
     record = run.record
     row = {"epoch": record["epoch"] + 1, "lr": record["training"]["lr"], "seconds": round(seconds, 3)}
@@ -337,8 +337,8 @@ def finish_epoch(run: Run, totals: training.Totals, valid_losses: dict, seconds:
     row |= {f"valid_{key}": value for key, value in valid_losses.items()}
     run.check_finite(row)
     record["metrics"].append(row)
-    record.update(epoch=row["epoch"], step=0, running=training.Totals().state())
-    run.save(training.Totals())
+    record.update(epoch=row["epoch"], step=0, running=loop.Totals().state())
+    run.save(loop.Totals())
     if distributed.rank() == 0:
         files.write_csv(run.path.with_name(run.path.name + ".csv"), record["metrics"])
     return row
@@ -363,8 +363,8 @@ def main() -> None:
     args = parse_arguments()
     record = new_run(args)
     path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or record["model"]["name"])
-    computing_on = device.choose(args.gpu)
-    if device.emulated(args.precision, computing_on) and distributed.local_rank() == 0:
+    computing_on = devices.choose(args.gpu)
+    if devices.emulated(args.precision, computing_on) and distributed.local_rank() == 0:
         print("warning: --precision bf16: this processor only emulates bfloat16: slower than fp32", file=sys.stderr)
 
     def advice() -> str:
@@ -395,13 +395,13 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
         valid_set = data.load(args.dataset, "valid", record["data"]["path"], args.valid_size, *images)
     train_set, valid_set = train_set.to(computing_on), valid_set.to(computing_on)
 
-    device.set_precision(args.precision)
+    devices.set_precision(args.precision)
     torch.manual_seed(args.seed)
     model = models.build(record["model"]["name"], **record["model"]["config"]).to(computing_on)
     if not args.eager:
-        device.prepare(model, computing_on)
-    optimizer = training.make_optimizer(model, args.lr)
-    step = training.Step(model, optimizer, args.precision, train_set.prepare, args.eager)
+        devices.prepare(model, computing_on)
+    optimizer = loop.make_optimizer(model, args.lr)
+    step = loop.Step(model, optimizer, args.precision, train_set.prepare, args.eager)
     run = Run(path, record, model, optimizer, computing_on, step)
     if resuming:
         run.restore()
@@ -440,7 +440,7 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
         )
         wanted = interrupt.wants()
         if wanted > Interrupt.SAVE and record["epoch"] < args.epochs:
-            run.leave(training.Totals(), wanted)
+            run.leave(loop.Totals(), wanted)
     if writer is not None:
         writer.close()
     epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.convolutions import convolve_patches
-from utils import cli, device
+from models.layers.convolutions import convolve_patches
+from utils import cli, devices
 
 BATCH_SIZE = 32
 REPEATS = 5  # passes of one form in a round
@@ -119,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device.keep_freed_memory()
+    devices.keep_freed_memory()
     torch.manual_seed(0)
     print(f"batch {BATCH_SIZE}, {torch.get_num_threads()} threads, forward and backward, ms")
     print("| layer | form | fp32 | bf16 |\n|---|---|---|---|")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
 from benchmarks.throughput import machine
-from utils import checkpoint, cli, device, files
+from utils import checkpoint, cli, devices, files
 from utils.errors import UserError
 
 ROOT = Path(train.__file__).parent
@@ -50,8 +50,8 @@ def parse_arguments() -> argparse.Namespace:
         if flag.split("=")[0] in OWN:
             raise UserError(f"{flag}: this script sets it for each path: leave it out")
     args.asked = train.parse_arguments(args.flags)
-    args.device = device.choose(args.asked.gpu)
-    useful = [name for name in PATHS if not device.emulated(name, args.device)]
+    args.device = devices.choose(args.asked.gpu)
+    useful = [name for name in PATHS if not devices.emulated(name, args.device)]
     args.paths = args.paths or [name for name in useful if name != "tf32" or args.device.type == "cuda"]
     args.paths = [EAGER, *(name for name in args.paths if name != EAGER)]
     return args

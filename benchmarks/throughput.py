@@ -34,8 +34,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import data
 import models
 from benchmarks import reference
-from data.images import ImageDataset
-from utils import cli, device, files, training
+from data.base import ImageDataset
+from utils import cli, devices, files, loop
 
 DATASETS = ("mnist", "shape", "celeba")
 ROUND_SECONDS = 5.0  # a round of a slow model ends before --steps
@@ -124,15 +124,15 @@ def load_images(name: str, num: int, path: Path | None) -> data.Dataset:
 
 def our_steps(
     setting: Setting, config: dict, dataset: data.Dataset, computing_on: torch.device
-) -> Iterator[training.Totals]:
+) -> Iterator[loop.Totals]:
     """The steps that train.py takes, for ever."""
-    device.set_precision(setting.precision)
-    model = device.prepare(models.build(setting.model, **config), computing_on)
+    devices.set_precision(setting.precision)
+    model = devices.prepare(models.build(setting.model, **config), computing_on)
     dataset = dataset.to(computing_on)
-    step = training.Step(model, training.make_optimizer(model, 1e-4), setting.precision, dataset.prepare)
+    step = loop.Step(model, loop.make_optimizer(model, 1e-4), setting.precision, dataset.prepare)
     generator = torch.Generator().manual_seed(0)
     epochs = (dataset.rows(setting.batch_size, True, generator, computing_on) for _ in repeat(None))
-    return training.take_steps(step, chain.from_iterable(epochs), training.Totals())
+    return loop.take_steps(step, chain.from_iterable(epochs), loop.Totals())
 
 
 def flops_per_step(setting: Setting) -> float:
@@ -195,7 +195,7 @@ LOOP: dict = {}  # of a process that runs one loop: the loop itself and what it 
 
 def start(kind: str, args: argparse.Namespace, setting: Setting) -> None:
     """Make this process the one of a loop, "ours" or "reference", which ``advance`` then goes on with."""
-    computing_on = device.choose(args.gpu)
+    computing_on = devices.choose(args.gpu)
     set_up(args, computing_on)
     config = configuration(setting.model, setting.dataset)
     if kind == "ours":
@@ -318,8 +318,8 @@ def show_profile(row: dict) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    computing_on = device.choose(args.gpu)
-    args.precisions = args.precisions or [name for name in ("fp32", "bf16") if not device.emulated(name, computing_on)]
+    computing_on = devices.choose(args.gpu)
+    args.precisions = args.precisions or [name for name in ("fp32", "bf16") if not devices.emulated(name, computing_on)]
     about = machine(computing_on, args.threads) | {"loader_workers": args.workers}
     about["images"] = str(args.data_path.resolve()) if args.data_path else "noise"
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))

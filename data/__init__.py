@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import celeba, folder, mnist, shapes
-from data.images import Dataset
+from data.base import Dataset
 from utils.errors import UserError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from data.base import ImageDataset
 from data.folder import decode_all, list_images, require_folder, split_folder
-from data.images import ImageDataset
 from utils.errors import UserError
 
 CROP = 148

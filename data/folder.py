@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from data.images import ImageDataset
+from data.base import ImageDataset
 from utils.errors import UserError
 from utils.files import replacing
 

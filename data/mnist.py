@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.images import ImageDataset
+from data.base import ImageDataset
 from utils.errors import UserError
 
 IMAGE_SIZE = 32

@@ -6,7 +6,7 @@ Source: IRMAE (arXiv 2010.00679), section 4.1. The factors are shape, size, cent
 import torch
 from torch import Tensor
 
-from data.images import Dataset
+from data.base import Dataset
 
 IMAGE_SIZE = 32
 CLASSES = ["circle", "square"]
@@ -37,7 +37,7 @@ def render(factors: Tensor) -> Tensor:
 
 
 class ShapeDataset(Dataset):
-    """The data set contract (``data.images.Dataset``) without stored images: only the seven factors are kept.
+    """The data set contract (``data.base.Dataset``) without stored images: only the seven factors are kept.
 
     A shuffled pass draws new factors from the generator, so that training never sees an image twice; an ordered
     pass renders the stored ones, so that an evaluation always sees the same images.

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.base import ImageDataset
 from data.folder import cache_file
-from data.images import ImageDataset
-from data.tables import SUFFIXES, Table, is_number, numbered, parse, read, to_numbers
+from data.table_files import SUFFIXES, Table, is_number, numbered, parse, read, to_numbers
 from utils import files
 from utils.errors import UserError
 

@@ -9,7 +9,7 @@ from models.base import Autoencoder
 from models.beta_vae import BetaVAE
 from models.dagmm import DAGMM
 from models.infocat_vae import CatVAE, InfoCatVAE
-from models.networks import ARCHITECTURES
+from models.networks.conv import ARCHITECTURES
 from models.radogaga import RaDOGAGA
 from models.rae import RAE
 from models.vae import VAE

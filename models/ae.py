@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Autoencoder, full_precision
-from models.networks import build_networks
+from models.networks.conv import build_networks
 from utils.errors import UserError
 
 

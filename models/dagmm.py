@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Autoencoder, full_precision
-from models.gmm import Mixture, MixtureEstimator
-from models.networks import build_networks
+from models.layers.gaussian_mixture import Mixture, MixtureEstimator
+from models.networks.conv import build_networks
 
 ERROR_FEATURES = 2  # relative Euclidean distance and cosine similarity
 SMALLEST_NORM = 1e-3  # of an input in the relative distance: a sample of zeros has no relative error

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Autoencoder, full_precision
-from models.deform import deform
-from models.networks import build_networks
+from models.layers.deform import deform
+from models.networks.conv import build_networks
 from utils.errors import UserError
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Autoencoder, full_precision
-from models.entropy_bottleneck import EntropyBottleneck
-from models.gmm import MixtureEstimator
-from models.networks import build_networks
+from models.layers.entropy_bottleneck import EntropyBottleneck
+from models.layers.gaussian_mixture import MixtureEstimator
+from models.networks.conv import build_networks
 from utils.errors import UserError
 
 LOG_FLOOR = 1e-3  # in log(D + floor), as in the released code: a perfect reconstruction has no logarithm

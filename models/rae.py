@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from models.base import Autoencoder, full_precision
-from models.networks import build_networks
+from models.networks.conv import build_networks
 
 
 class RAE(Autoencoder):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.base import Autoencoder, full_precision
-from models.mmd import mmd
-from models.networks import build_networks, fully_connected
+from models.layers.mmd import mmd
+from models.networks.conv import build_networks, fully_connected
 
 BETAS = (0.5, 0.999)  # of Adam, as in the released code
 INPUT_NOISE = 0.01  # standard deviation of --noise add_noise

@@ -1,0 +1,1 @@
+"""What the scripts share above models and data: runs, trained models, published tables."""

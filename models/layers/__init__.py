@@ -1,0 +1,1 @@
+"""Building blocks of the models: nothing here knows a whole model."""

@@ -1,0 +1,1 @@
+"""Encoders and decoders that the models share."""

@@ -1,0 +1,90 @@
+"""The networks have the sizes of the paper and the parameter names of the released code."""
+
+import pytest
+import torch
+
+import models
+from models.networks.conv import build_networks
+from utils.errors import UserError
+
+# Parameter shapes of the released code, n = 7: (name, shape). Written out by hand from the layers it lists.
+RELEASED = {
+    "mnist": {
+        "enc.dcnn.0.weight": (32, 1, 4, 4),
+        "enc.dcnn.2.weight": (64, 32, 4, 4),
+        "enc.dcnn.4.weight": (128, 64, 4, 4),
+        "enc.dcnn.6.weight": (256, 128, 4, 4),
+        "enc.fc.weight": (7, 1024),
+        "dec.fc.weight": (8192, 7),
+        "dec.dcnn.1.weight": (128, 64, 4, 4),
+        "dec.dcnn.3.weight": (64, 32, 4, 4),
+        "dec.dcnn.5.weight": (32, 1, 1, 1),
+    },
+    "shape": {
+        "enc.dcnn.0.weight": (32, 3, 4, 4),
+        "enc.dcnn.2.weight": (64, 32, 4, 4),
+        "enc.dcnn.4.weight": (128, 64, 4, 4),
+        "enc.dcnn.6.weight": (256, 128, 4, 4),
+        "enc.dcnn.8.weight": (7, 256, 2, 2),
+        "dec.dcnn.0.weight": (7, 256, 2, 2),
+        "dec.dcnn.2.weight": (256, 128, 4, 4),
+        "dec.dcnn.4.weight": (128, 64, 4, 4),
+        "dec.dcnn.6.weight": (64, 32, 4, 4),
+        "dec.dcnn.8.weight": (32, 3, 4, 4),
+    },
+    "celeba": {
+        "enc.dcnn.0.weight": (128, 3, 4, 4),
+        "enc.dcnn.2.weight": (256, 128, 4, 4),
+        "enc.dcnn.4.weight": (512, 256, 4, 4),
+        "enc.dcnn.6.weight": (1024, 512, 4, 4),
+        "enc.fc.weight": (7, 16384),
+        "dec.fc.weight": (65536, 7),
+        "dec.dcnn.0.weight": (1024, 512, 4, 4),
+        "dec.dcnn.2.weight": (512, 256, 4, 4),
+        "dec.dcnn.4.weight": (256, 128, 4, 4),
+        "dec.dcnn.6.weight": (128, 3, 1, 1),
+    },
+}
+CHANNELS = {"mnist": 1, "shape": 3, "celeba": 3}
+
+
+@pytest.mark.parametrize("architecture", RELEASED)
+def test_names_and_shapes_of_the_released_code(architecture):
+    model = models.build(
+        "irmae", architecture=architecture, channels=CHANNELS[architecture], latent_dim=7, linear_layers=2
+    )
+    weights = {name: tuple(p.shape) for name, p in model.state_dict().items() if not name.endswith("bias")}
+    assert weights == RELEASED[architecture] | {"mlp.hidden.0.weight": (7, 7), "mlp.hidden.1.weight": (7, 7)}
+    biases = {name for name in model.state_dict() if name.endswith("bias")}
+    assert biases == {name.replace("weight", "bias") for name in RELEASED[architecture]}  # the linear layers have none
+
+
+@pytest.mark.parametrize("architecture", RELEASED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_keep_their_size(architecture, channels):
+    encoder, decoder = build_networks(architecture, channels, latent_dim=5)
+    size = models.image_size(architecture)
+    x = torch.rand(2, channels, size, size)
+    with torch.no_grad():
+        assert encoder(x).shape == (2, 5)
+        assert decoder(encoder(x)).shape == x.shape
+
+
+def test_the_mnist_decoder_starts_with_a_relu_and_the_celeba_decoder_does_not():
+    for architecture, expected in (("mnist", True), ("celeba", False)):
+        _, decoder = build_networks(architecture, 1, 4)
+        assert isinstance(decoder.dcnn[0], torch.nn.ReLU) == expected
+
+
+def test_vectors():
+    encoder, decoder = build_networks("mlp:6-4", channels=10, latent_dim=3)
+    x = torch.rand(5, 10)
+    assert encoder(x).shape == (5, 3) and decoder(encoder(x)).shape == x.shape
+    assert [tuple(p.shape) for p in encoder.parameters() if p.ndim == 2] == [(6, 10), (4, 6), (3, 4)]
+    assert [tuple(p.shape) for p in decoder.parameters() if p.ndim == 2] == [(4, 3), (6, 4), (10, 6)]
+
+
+@pytest.mark.parametrize("name", ["mnits", "mlp:", "mlp:0", "mlp:4-"])
+def test_unknown_architecture_lists_what_there_is(name):
+    with pytest.raises(UserError, match="mnist"):
+        build_networks(name, 1, 4)

@@ -1,0 +1,250 @@
+"""anomaly.py: its protocol and measures, and the script itself, run, killed and run again."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import precision_recall_fscore_support
+
+import anomaly
+from data import table_files, tabular
+from utils import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    """300 rows of two correlated numbers, a third and a word; the 30 anomalies break the correlation."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=300)
+    strange = np.arange(300) % 10 == 0
+    second = np.where(strange, -first + 2 * np.sign(first), first) + 0.1 * rng.normal(size=300)
+    rows = zip(first, second, rng.normal(size=300), rng.choice(["a", "b"], 300), strange.astype(int), strict=True)
+    path = tmp_path / "own.csv"
+    path.write_text("one,two,three,word,label\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Calls the script in this process: its exit status and what it printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["anomaly.py", *map(str, arguments)])
+        try:
+            cli.run(anomaly.main)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_measures_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    strange = rng.random(500) < 0.2
+    scores = rng.random(500) + 0.5 * strange
+    measured = anomaly.measure(scores, strange, 0.15, seed=0)
+    flagged = scores >= np.sort(scores)[-75]  # 15 % of 500
+    precision, recall, f1, _ = precision_recall_fscore_support(strange, flagged, average="binary")
+    assert measured["precision"] == pytest.approx(precision)
+    assert measured["recall"] == pytest.approx(recall)
+    assert measured["f1"] == pytest.approx(f1)
+
+
+def test_perfect_inverted_and_tied_scores():
+    strange = np.arange(100) < 10
+    assert set(anomaly.measure(strange.astype(float), strange, 0.1, 0).values()) == {1.0}
+    assert anomaly.measure(-strange.astype(float), strange, 0.1, 0)["f1"] == 0
+    # All scores equal: ten rows drawn at random are flagged, not all of them and not the first ten.
+    tied = [anomaly.measure(np.zeros(100), strange, 0.1, seed)["f1"] for seed in range(40)]
+    assert np.mean(tied) == pytest.approx(0.1, abs=0.06)
+
+
+@pytest.mark.parametrize("model", list(anomaly.TITLES))
+@pytest.mark.parametrize("dataset", [*tabular.DATASETS, "default"])
+def test_every_preset_trains_and_scores(dataset, model):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(400, 6))
+    strange = np.arange(400) % 5 == 0
+    numbers[strange] += 6 * rng.normal(size=(80, 6))
+    table = table_files.Table(numbers, np.zeros((400, 0), np.int32), [], strange, list("123456"))
+    settings = dict(anomaly.settings_of(dataset, model))
+    settings |= {key: value for key, value in {"epochs": 3, "batch_size": 50}.items() if key in settings}
+    row = anomaly.run_once(table, model, settings, 0, False)
+    assert row["roc_auc"] > 0.5 or "lambda1" in settings  # three epochs are few for a network
+    assert 0 <= row["f1"] <= 1
+
+
+def test_training_sees_normal_rows_of_the_training_half_only(monkeypatch):
+    """The test half, and the anomalies of the other, change nothing but the scaling of the training data."""
+    seen = {}
+
+    def spy(train, test, settings, seed, computing_on):
+        seen.update(train=train, test=test)
+        return np.arange(float(len(test)))
+
+    monkeypatch.setattr(anomaly, "scores_of", spy)
+    numbers = np.arange(40, dtype=float)[:, None]
+    table = table_files.Table(numbers, np.zeros((40, 0), np.int32), [], np.arange(40) % 4 == 0, ["1"])
+    for model in ("radogaga-d", "isolation-forest"):
+        anomaly.run_once(table, model, {}, 7, False)
+        train, test = tabular.halves(table, 7)
+        span = np.ptp(train)
+        expected = (train[train % 4 != 0] - train.min()) / span
+        np.testing.assert_allclose(seen["train"][:, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(seen["test"][:, 0], (test - train.min()) / span, rtol=1e-6)
+
+
+def test_a_trained_radogaga_is_far_above_chance(own_file):
+    table = table_files.read(own_file)
+    settings = dict(anomaly.settings_of("default", "radogaga-d")) | {"epochs": 100}
+    assert anomaly.run_once(table, "radogaga-d", settings, 0, False)["roc_auc"] > 0.75
+
+
+def test_both_mixtures_score_the_same_codes(own_file):
+    table = table_files.read(own_file)
+    for model in ("radogaga-d", "dagmm"):
+        settings = anomaly.settings_of("default", model) | {"epochs": 20, "components": 4}
+        rows = [anomaly.run_once(table, model, settings | {"mixture": how}, 0, False) for how in ("network", "em")]
+        assert rows[0]["roc_auc"] != rows[1]["roc_auc"]
+
+
+def test_same_seed_same_result(own_file):
+    table = table_files.read(own_file)
+    for model in ("radogaga-log", "dagmm", "isolation-forest"):
+        settings = dict(anomaly.settings_of("default", model))
+        settings |= {"epochs": 2} if "epochs" in settings else {}
+        one, other = (anomaly.run_once(table, model, settings, 5, False) for _ in range(2))
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+
+def read_rows(folder):
+    return [json.loads(line) for line in (folder / "own-csv" / "anomaly" / "runs.jsonl").read_text().splitlines()]
+
+
+def comparable(rows):
+    return sorted(str({key: value for key, value in row.items() if key != "seconds"}) for row in rows)
+
+
+def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
+    models = ["--models", "radogaga-log", "isolation-forest"]
+    arguments = ["--dataset", own_file, "--runs", 2, "--epochs", 2, "--jobs", 1, "--save-path", tmp_path, *models]
+    status, printed, _ = run(*arguments)
+    assert status == 0
+    rows = read_rows(tmp_path)
+    assert {(row["model"], row["seed"]) for row in rows} == {(model, seed) for model in models[1:] for seed in (0, 1)}
+    folder = tmp_path / "own-csv" / "anomaly"
+    summary = json.loads((folder / "anomaly.json").read_text())["summary"]
+    forest = [row["f1"] for row in rows if row["model"] == "isolation-forest"]
+    entry = next(entry for entry in summary if entry["model"] == "isolation-forest")
+    assert entry["f1"] == pytest.approx(np.mean(forest))
+    assert entry["f1_std"] == pytest.approx(np.std(forest, ddof=1))
+    assert f"{np.mean(forest):.4f} ± {np.std(forest, ddof=1):.4f}" in (folder / "anomaly.md").read_text()
+    assert "best F1" in printed.splitlines()[-1]
+
+    # As if killed while it wrote its last row: only what was lost is done again, to the same digits.
+    lines = (folder / "runs.jsonl").read_text().splitlines(keepends=True)
+    (folder / "runs.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
+    status, printed, _ = run(*arguments)
+    assert status == 0
+    assert "4 runs, 1 to do" in printed
+    assert comparable(read_rows(tmp_path)) == comparable(rows)
+
+    # Of a single run there is no deviation. A line that another version wrote is no run of these.
+    with open(folder / "runs.jsonl", "a") as stream:
+        stream.write(json.dumps({"model": models[1], "seed": 0, "f1": 1.0}) + "\n")
+    status, printed, _ = run(*arguments, "--runs", 1)
+    assert status == 0 and "2 runs, 0 to do" in printed
+    assert "±" not in printed and "1 run;" in printed.splitlines()[-1]
+    for damage in (b"[1,2]\n", b"null\n", b"\xff\xfe\n"):
+        (folder / "runs.jsonl").write_bytes(damage)
+        status, _, error = run(*arguments)
+        assert status == 2 and "runs.jsonl: damaged" in error and "move it away" in error
+    (folder / "runs.jsonl").write_text("".join(lines))
+
+    # Other settings are other runs; the old ones stay in the file.
+    _, printed, _ = run(*arguments, "--components", 1)
+    assert "4 runs, 2 to do" in printed
+    assert len(read_rows(tmp_path)) == 6
+
+
+def test_killed_in_the_middle_it_keeps_what_is_finished_and_leaves_no_process(own_file, tmp_path, run):
+    arguments = ["--dataset", str(own_file), "--models", "one-class-svm", "--save-path", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "anomaly.py"), *arguments, "--runs", "2000", "--jobs", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    path = tmp_path / "own-csv" / "anomaly" / "runs.jsonl"
+    try:
+        wait_for(lambda: process.poll() is not None or (path.exists() and path.read_text().count("\n") >= 4))
+        assert process.poll() is None
+    finally:
+        process.kill()  # SIGKILL: it cannot clean up
+        process.wait()
+    wait_for(lambda: not processes_of_session(process.pid))
+    rows = [row for row in map(json.loads, path.read_text().split("\n")[:-1]) if row["seed"] < 3]
+    _, printed, _ = run(*arguments, "--runs", 3, "--jobs", 1)
+    assert f"3 runs, {3 - len(rows)} to do" in printed
+
+    # A process of two computes what a process alone does.
+    run("--dataset", own_file, "--models", "one-class-svm", "--save-path", tmp_path / "alone", "--runs", 3, "--jobs", 1)
+    assert comparable(row for row in read_rows(tmp_path) if row["seed"] < 3) == comparable(
+        read_rows(tmp_path / "alone")
+    )
+
+
+def wait_for(condition, seconds=300):
+    """A generous limit: on a machine shared with trainings, starting three processes takes a while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def processes_of_session(session: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("1,2,0\n3,nan,1\n", [], "row 2, column 2 is nan"),
+        ("1,2,0\n3,4\n", [], "row 2 has 2 values"),
+        ("1,2,0\n3,4,0\n", [], "anomaly ratio 0"),
+        ("1,2,3\n3,4,5\n", [], "no labels"),
+        ("1,7,0\n3,7,1\n", [], "column 2 is constant (7 in every row)"),
+        ("\n".join(f"{i},{i * i},{i % 2}" for i in range(12)), ["--components", "7"], "--components 7"),
+        ("1,2,0\n3,4,1\n", ["--models", "one-class-svm", "--lambda1", "3"], "--lambda1 3.0: none of the models"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_one_line(tmp_path, run, text, flags, message):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    status, _, error = run("--dataset", path, "--save-path", tmp_path, "--runs", 1, "--jobs", 1, *flags)
+    assert status == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_help_names_the_data_sets_and_models(run):
+    status, printed, _ = run("--help")
+    assert status == 0
+    assert all(name in printed for name in (*tabular.DATASETS, *anomaly.TITLES))
+
+
+def test_vectors_reach_the_network_in_float32():
+    assert tabular.generate_toy(10).vectors.dtype == torch.float32

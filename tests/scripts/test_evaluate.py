@@ -1,0 +1,220 @@
+"""evaluate.py on real digits: the numbers are those of independent computations, and what is missing is said once."""
+
+import csv
+import io
+import json
+import pickle
+import shutil
+import sys
+from urllib.error import URLError
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_refused
+
+import data
+import models
+from experiments import fid_features as features
+from utils import checkpoint, latents, metrics
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def with_classifier(trained):
+    """The trained checkpoints, and a classifier of digits that had only a few steps."""
+    least = features.LEAST_STEPS
+    features.LEAST_STEPS = 48
+    try:
+        open_classifier(trained)
+    finally:
+        features.LEAST_STEPS = least
+    return trained
+
+
+def open_classifier(folder):
+    described = data.describe("digits")
+    return features.classifier(folder / "features", described, CPU, lambda split: data.load("digits", split))
+
+
+def evaluate(call, folder, results, *flags):
+    return call("evaluate.py", "--dataset", "digits", "--checkpoint", folder, "--save-path", results, *flags)
+
+
+@pytest.fixture(scope="module")
+def everything(with_classifier, tmp_path_factory):
+    """All three models evaluated at once: exit status, output and rows."""
+    from conftest import run_script
+
+    results = tmp_path_factory.mktemp("evaluated")
+    flags = ("--features", "classifier", "--fid-samples", 300, "--model-name", "ae", "irmae", "vae")
+    result = run_script(
+        "evaluate.py", "--dataset", "digits", "--checkpoint", with_classifier, "--save-path", results, *flags
+    )
+    assert result.status == 0, result.err
+    folder = results / "digits" / "evaluate"
+    return result, {row["model_name"]: row for row in json.loads((folder / "ae+irmae+vae.json").read_text())}, folder
+
+
+def open_model(folder, name):
+    record = checkpoint.load(folder / "digits" / name)
+    model = models.build(record["model"]["name"], **record["model"]["config"])
+    model.load_state_dict(record["weights"])
+    return model.eval(), record
+
+
+@pytest.mark.parametrize("name", ["ae", "irmae", "vae"])
+@torch.no_grad()
+def test_numbers_of_a_model(with_classifier, everything, name):
+    _, rows, _ = everything
+    model, record = open_model(with_classifier, name)
+    dataset = data.load("digits", "test")
+    x = dataset.gather(torch.arange(len(dataset)))
+    codes = model.encode(x)
+    y = model.decode(codes).clamp(0, 1)
+    row = rows[name]
+    assert row["mse"] == pytest.approx(float(F.mse_loss(y.double(), x.double())), rel=1e-4)
+    assert row["ssim"] == pytest.approx(float(metrics.structural_similarity(y, x).mean()), rel=1e-4)
+    assert row["rank"] == latents.spectrum(codes).rank()
+    assert row["parameters"] == sum(p.numel() for p in model.parameters())
+    assert row["epochs"] == 2
+    assert row["training_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in record["metrics"]))
+    extractor = open_classifier(with_classifier)
+    real, fake = (extractor.of([images], len(images), "test") for images in (x, y))
+    assert row["fid_cls_reconstruction"] == pytest.approx(metrics.frechet_distance(real, fake), rel=1e-3)
+    assert row["classifier_accuracy"] == extractor.test_accuracy > 0.5
+
+
+def test_classifier_distances_are_never_called_fid(everything):
+    result, rows, folder = everything
+    for row in rows.values():
+        assert row["fid_mvg"] is None and row["fid_cls_mvg"] > 0 and row["kid_cls_mvg"] > 0
+    header = (folder / "ae+irmae+vae.md").read_text().splitlines()[0]
+    assert "FID_cls mvg" in header and "KID_cls gmm" in header and "FID mvg" not in header
+    assert "test accuracy" in result.out
+
+
+def test_only_models_with_a_prior_are_sampled_from_it(everything):
+    result, rows, folder = everything
+    assert rows["vae"]["fid_cls_prior"] > 0
+    assert rows["ae"]["fid_cls_prior"] is None and "defines no prior" in result.out
+    lines = (folder / "ae+irmae+vae.md").read_text().splitlines()
+    assert len(lines) == 5 and "–" in lines[2] and lines[0] in result.out
+    table = list(csv.DictReader(io.StringIO((folder / "ae+irmae+vae.csv").read_text())))
+    assert [row["model_name"] for row in table] == ["ae", "irmae", "vae"]
+    assert float(table[1]["mse"]) == rows["irmae"]["mse"] and table[0]["fid_cls_prior"] == ""
+
+
+@torch.no_grad()
+def test_real_is_nearer_to_real_than_samples_and_samples_than_noise(with_classifier):
+    """Samples of a linear autoencoder: principal components are trained to the end in no time."""
+    extractor = open_classifier(with_classifier)
+    images, training = (
+        dataset.gather(torch.arange(len(dataset)))
+        for dataset in (data.load("digits", "test"), data.load("digits", "train"))
+    )
+    fitted = latents.fit_pca(training.flatten(1), 32, 0)
+    codes = torch.from_numpy(fitted.transform(training.flatten(1).numpy()))
+    drawn = fitted.inverse_transform(latents.sample_gaussian(codes, 180, 0).numpy())
+    samples = torch.from_numpy(drawn).float().view(-1, 1, 32, 32)
+    noise = torch.rand(180, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    sets = (images[::2], images[1::2], samples, noise)
+    half, other, sampled, random = (extractor.of([some], len(some), "test") for some in sets)
+    distances = [metrics.frechet_distance(half, some) for some in (other, sampled, random)]
+    assert 2 * distances[0] < distances[1] and 1.2 * distances[1] < distances[2], distances
+
+
+def test_the_classifier_is_trained_once_for_the_same_labels(with_classifier, monkeypatch, capsys):
+    monkeypatch.setattr(features, "fit", lambda *arguments: pytest.fail("trained again"))
+    assert open_classifier(with_classifier).test_accuracy > 0.5
+    dataset = data.load("digits", "train")
+    other = type(dataset)(dataset.images, dataset.labels.roll(1), dataset.classes)
+    assert features.fingerprint(dataset) != features.fingerprint(other)
+    assert "test accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", b"half"])
+def test_a_damaged_classifier_is_trained_again(with_classifier, monkeypatch, tmp_path, content):
+    kept = with_classifier / "features" / "digits-32x1.pt"
+    shutil.copytree(with_classifier / "features", tmp_path / "features")
+    damaged = tmp_path / "features" / kept.name
+    damaged.write_bytes(kept.read_bytes()[:5000] if content == b"half" else content)
+    fitted = []
+    monkeypatch.setattr(features, "fit", lambda *arguments: fitted.append(1))
+    open_classifier(tmp_path)
+    assert fitted and features.kept_classifier(damaged, CPU) is not None
+
+
+def test_classifier_features_need_labels(tmp_path):
+    from utils.errors import UserError
+
+    dataset = data.load("digits", "test")
+    bare = type(dataset)(dataset.images)
+    with pytest.raises(UserError, match="has no labels"):
+        features.classifier(tmp_path, data.describe("digits"), CPU, lambda split: bare)
+
+
+def no_download(*arguments, **options):
+    raise URLError("name resolution failed")
+
+
+def test_without_inception_weights_the_other_metrics_still_come(trained, tmp_path, call, monkeypatch):
+    import torch_fidelity.feature_extractor_inceptionv3 as library
+
+    monkeypatch.setattr(library, "load_state_dict_from_url", no_download)
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 50)
+    assert result.status == 0, result.err
+    warnings = [line for line in result.err.splitlines() if "warning:" in line]
+    assert len(warnings) == 1 and "name resolution failed" in warnings[0] and "--inception-weights" in warnings[0]
+    (row,) = json.loads((tmp_path / "digits" / "evaluate" / "ae.json").read_text())
+    assert row["fid_mvg"] is None and row["mse"] > 0 and row["rank"] > 0 and row["isometry"] is not None
+
+
+def test_without_the_library_of_inception_the_other_metrics_still_come(monkeypatch):
+    import torchmetrics.image.fid as library
+
+    monkeypatch.setattr(library, "_TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(features.FeaturesUnavailable, match="pip install torch-fidelity"):
+        features.inception(None, CPU)
+
+
+def test_inception_weights_from_a_file(tmp_path, monkeypatch):
+    """Random weights stand in for the published ones, which cannot be downloaded everywhere."""
+    import torch_fidelity.feature_extractor_inceptionv3 as library
+
+    network = library.FeatureExtractorInceptionV3
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "load_state_dict_from_url", lambda *arguments, **options: {})
+        patch.setattr(network, "load_state_dict", lambda self, weights: None)
+        torch.save(network("random", ["2048"]).state_dict(), tmp_path / "random.pth")
+    monkeypatch.setattr(library, "load_state_dict_from_url", no_download)
+    extractor = features.inception(str(tmp_path / "random.pth"), CPU)
+    grey = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = extractor.of([grey], 2, "test")
+    assert found.shape == (2, 2048) and torch.isfinite(found).all() and extractor.suffix == ""
+    assert torch.allclose(found, extractor.of([grey.repeat(1, 3, 1, 1)], 2, "test"))
+
+
+class Harm:
+    def __reduce__(self):
+        return (sys.exit, ("code in the file was run",))
+
+
+def test_bad_inception_weights(trained, tmp_path, call):
+    flags = ("--model-name", "ae", "--inception-weights")
+    assert_refused(evaluate(call, trained, tmp_path, *flags, tmp_path / "none.pth"), "none.pth", "no such file")
+    (tmp_path / "bad.pth").write_bytes(b"not weights")
+    assert_refused(evaluate(call, trained, tmp_path, *flags, tmp_path / "bad.pth"), "bad.pth", "not the weights")
+    (tmp_path / "harm.pth").write_bytes(pickle.dumps(Harm()))
+    assert_refused(evaluate(call, trained, tmp_path, *flags, tmp_path / "harm.pth"), "harm.pth", "not the weights")
+
+
+def test_bad_input(trained, tmp_path, call):
+    assert_refused(evaluate(call, trained, tmp_path, "--model-name", "ae", "nobody"), "nobody", "no such checkpoint")
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--fid-samples", 1)
+    assert_refused(result, "--fid-samples", "whole number from 2", "found 1")
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--features", "none", "classifier")
+    assert_refused(result, "--features none classifier")
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 1)
+    assert_refused(result, "1 test image", "at least 2", "--test-size")

@@ -1,0 +1,449 @@
+"""reproduce.py: the plan, one real cell and, with quick stand-ins for the scripts, kills, failures and the report."""
+
+import html.parser
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import sys
+import time
+
+import pytest
+import torch
+from conftest import assert_refused
+from PIL import Image
+
+import reproduce
+from experiments import fid_features as features
+from experiments import report
+from experiments.tables import TABLES, Cell, Row, Table
+
+# Stand-ins that take seconds off, not behaviour: a training of several saved epochs that can be resumed, and an
+# evaluation of it. Without --resume they refuse to train over what is there, like nothing in the repository may need.
+STAND_IN_TRAIN = """
+import json, os, pathlib, sys, time
+words = sys.argv[1:]
+value = lambda flag: words[words.index(flag) + 1]
+here = pathlib.Path(__file__).parent
+path = pathlib.Path(value("--checkpoint")) / value("--dataset") / value("--model-name")
+path.parent.mkdir(parents=True, exist_ok=True)
+layers = int(value("-l")) if "-l" in words else 0
+failing = here / "failing"
+if failing.exists() and failing.read_text() == str(layers):
+    sys.exit("train.py: error: out of memory (tried to allocate 9 GiB): try a smaller --batch-size")
+if path.exists() and "--resume" not in words:
+    sys.exit("train.py: error: would train again")
+state = json.loads(path.read_text()) if path.exists() else {"epoch": 0, "rank": 100.0}
+while state["epoch"] < int(value("--epochs")):
+    time.sleep(0.05)
+    state = {"epoch": state["epoch"] + 1, "rank": state["rank"] * (0.9 - 0.05 * layers) + int(value("--seed"))}
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(state))
+    with open(here / "epochs.log", "a") as log:
+        log.write(f"{path.name} {state['epoch']}\\n")
+    os.replace(temporary, path)
+"""
+STAND_IN_EVALUATE = """
+import json, pathlib, sys, time
+words = sys.argv[1:]
+value = lambda flag: words[words.index(flag) + 1]
+state = json.loads((pathlib.Path(value("--checkpoint")) / value("--dataset") / value("--model-name")).read_text())
+time.sleep(0.05)
+row = {"rank": state["rank"], "fid_cls_mvg": abs(state["rank"] - 40), "mse": 0.1, "epochs": state["epoch"],
+       "features": ["classifier"], "classifier_accuracy": 0.99, "isometry": None}
+path = pathlib.Path(value("--save-path")) / "digits" / "evaluate" / "x.json"
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_text(json.dumps([row]))
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """A folder of stand-ins that reproduce.py calls instead of the scripts."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "train.py").write_text(STAND_IN_TRAIN)
+    (folder / "evaluate.py").write_text(STAND_IN_EVALUATE)
+    monkeypatch.setattr(reproduce, "ROOT", folder)
+    return folder
+
+
+def flags_of(folder, *more):
+    return ("depth", "--dataset", "digits", "--epochs", 4, "--checkpoint", folder / "checkpoint", "--save-path",
+            folder / "results", *more)  # fmt: skip
+
+
+def tables_of(folder):
+    """The Markdown and the numbers, without the date and the places of files."""
+    folder = folder / "results" / "reproduce"
+    rows = json.loads((folder / "depth.json").read_text())["rows"]
+    return (folder / "depth.md").read_text(), [(row["label"], row["values"], row["failures"]) for row in rows]
+
+
+def planned(*words):
+    sys_argv, sys.argv = sys.argv, ["reproduce.py", *map(str, words)]
+    try:
+        args = reproduce.parse_arguments()
+    finally:
+        sys.argv = sys_argv
+    return reproduce.make_plan(args)
+
+
+def test_every_table_can_be_planned_and_shares_its_trainings():
+    plan = planned("all", "--seeds", 2)
+    assert set(plan.rows) == set(TABLES)
+    for name, rows in plan.rows.items():
+        assert [row.label for row, _ in rows] == [row.label for row in TABLES[name].rows]
+        assert len({row.label for row, _ in rows}) == len(rows)
+    by_label = {row.label: pairs for row, pairs in plan.rows["depth"] + plan.rows["variance"]}
+    assert by_label["l = 8"][0][1] is by_label["1x"][0][1]  # one training, one evaluation, two tables
+    assert by_label["l = 8"][0][0] is not by_label["l = 8"][1][0]  # another seed is another training
+    classified = {row.label: pairs for row, pairs in plan.rows["classification"]}
+    assert classified["IRMAE, l = 8"][0][0] is by_label["l = 8"][0][0]
+    assert not any(group.command for group, _ in classified["supervised"])
+    keys = [task.key for group in plan.groups.values() for task in group.tasks.values()]
+    assert len(set(keys)) == len(keys)
+
+
+def test_keys_follow_the_configuration():
+    def keys(*words):
+        return {key for group in planned("depth", *words).groups.values() for key in group.tasks}
+
+    base = keys("--epochs", 5)
+    assert base == keys("--epochs", 5, "--data-path", "/elsewhere", "--jobs", 2)
+    for change in (("--epochs", 6), ("--epochs", 5, "--seed", 1), ("--epochs", 5, "--dataset", "digits"),
+                   ("--epochs", 5, "--batch-size", 64), ("--epochs", 5, "--fid-samples", 500)):  # fmt: skip
+        assert not base & keys(*change), change
+
+
+def test_a_folder_is_known_by_its_place(tmp_path):
+    def keys(*words):
+        plan = planned("classification", "--dataset", "folder", *words)
+        return {key for group in plan.groups.values() for key in group.tasks}
+
+    base = ("--data-path", tmp_path / "a", "--image-size", 32)
+    assert keys(*base) == keys(*base)
+    for change in (("--data-path", tmp_path / "b", "--image-size", 32), (*base, "--channels", 1)):
+        assert not keys(*base) & keys(*change), change
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("classification", "--dataset", "celeba"), "celeba has no labels"),
+        (("classification", "--dataset", "digits"), "1,437 labelled training images, 10,000 are used"),
+        (("depth", "--fid-samples", 1), "--fid-samples: expected a whole number from 2, found 1"),
+        (("depth", "--html", "."), "--html ."),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_is_trained(scripts, tmp_path, call, words, found):
+    table, *flags = words
+    result = call("reproduce.py", table, *flags_of(tmp_path)[1:], *flags)
+    assert_refused(result, found)
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def fill(path, num):
+    path.mkdir(parents=True)
+    for index in range(num):
+        Image.new("L", (20, 20), 8 * index).save(path / f"{index}.png")
+
+
+def test_a_folder_is_looked_at_before_anything_is_trained(scripts, tmp_path, call):
+    """Too few test images, no labels; other files are other cells; the command below the table finds the same ones."""
+    pictures = tmp_path / "pictures"
+    fill(pictures / "train", 12)
+    fill(pictures / "test", 1)
+    flags = ("--dataset", "folder", "--data-path", pictures, "--image-size", 32, "--features", "none")
+    flags += flags_of(tmp_path)[3:]
+    assert_refused(call("reproduce.py", "depth", *flags), "1 test image")
+    before = set(planned("depth", *flags).groups)
+    (pictures / "test" / "more.png").write_bytes((pictures / "train" / "3.png").read_bytes())
+    assert_refused(call("reproduce.py", "classification", *flags), "no labels to classify")
+    assert not (tmp_path / "checkpoint").exists()
+    after = set(planned("depth", *flags).groups)
+    assert not before & after
+
+    sys.argv = ["reproduce.py", "depth", *map(str, flags)]
+    line = reproduce.command_line("depth", reproduce.parse_arguments())
+    assert set(planned(*line.split()[2:]).groups) == after
+
+
+def test_foreign_files_among_the_checkpoints_stop_nothing(tmp_path, call):
+    folder = tmp_path / "checkpoint" / "digits"
+    folder.mkdir(parents=True)
+    torch.save({"format": 1, "training": {}}, folder / "odd")
+    torch.save({"format": 1, "model": "x"}, folder / "odder")
+    (folder / "notes").write_text("not one")
+    assert reproduce.trained_elsewhere(tmp_path / "checkpoint") == {}
+
+
+def test_the_published_toy_data_is_used_where_it_lies(tmp_path):
+    (tmp_path / "toy.csv").write_text("")
+    keys = [set(planned("density", *flags).groups) for flags in ((), ("--data-path", tmp_path))]
+    assert not keys[0] & keys[1]
+
+
+def test_all_leaves_out_what_a_data_set_cannot_have(capsys):
+    plan = planned("all", "--dataset", "celeba")
+    assert set(plan.rows) == set(TABLES) - {"classification"}
+    assert "classification is left out: --dataset celeba has no labels" in capsys.readouterr().out
+
+
+def test_without_inception_weights_a_table_is_refused_or_made_without_fid(scripts, tmp_path, call, monkeypatch):
+    def unreachable(*_):
+        raise features.FeaturesUnavailable("the Inception weights cannot be downloaded (no network)")
+
+    monkeypatch.setattr(features, "inception", unreachable)
+    flags = flags_of(tmp_path)
+    assert_refused(call("reproduce.py", *flags, "--features", "inception"), "no network", "--features none")
+    result = call("reproduce.py", *flags, "--features", "none")
+    assert result.status == 0, result.err
+    text = (tmp_path / "results" / "reproduce" / "depth.md").read_text()
+    assert "rank falls" in text and "FID" not in text.replace("FID is", "")
+
+
+def test_a_damaged_result_is_made_again_and_does_not_stop_a_dry_run(scripts, tmp_path, call):
+    assert call("reproduce.py", *flags_of(tmp_path)).status == 0
+    cells = sorted((tmp_path / "results" / "reproduce" / "cells").iterdir())
+    cells[0].write_text(cells[0].read_text()[:20])
+    cells[1].write_text("[]")
+    for cell, change in zip(cells[2:], ({"metrics": {}}, {"metrics": {"mse": "x"}}), strict=False):
+        cell.write_text(json.dumps(json.loads(cell.read_text()) | change))
+    result = call("reproduce.py", *flags_of(tmp_path), "--dry-run")
+    assert result.status == 0 and "4 cells to do" in result.last_line, result
+    assert call("reproduce.py", *flags_of(tmp_path)).status == 0
+    assert all(reproduce.read_cell(cell) for cell in cells)
+
+
+def test_the_command_below_a_table_asks_for_the_same_cells(monkeypatch):
+    def plan_of(words):
+        monkeypatch.setattr(sys, "argv", words)
+        args = reproduce.parse_arguments()
+        return reproduce.command_line("depth", args), set(reproduce.make_plan(args).groups)
+
+    words = [
+        "depth",
+        "--epochs",
+        "3",
+        "--seed",
+        "5",
+        "--batch-size",
+        "64",
+        "--precision",
+        "bf16",
+        "--dataset",
+        "digits",
+    ]
+    line, groups = plan_of(["reproduce.py", *words])
+    assert plan_of(line.split()[1:]) == (line, groups)
+    assert not groups & plan_of(["reproduce.py", *words[:7], *words[9:]])[1], "another precision is another cell"
+
+
+def test_published_numbers_belong_to_rows():
+    for table in TABLES.values():
+        labels = {row.label for row in table.rows}
+        for metric, numbers in table.published.items():
+            assert metric in table.columns and set(numbers) <= labels
+        assert {metric for _, metric in table.claims} | set(table.figure) <= set(table.columns)
+
+
+def main_in_child(words):
+    os.setpgrp()  # killed together with its scripts, or without them
+    sys.argv = ["reproduce.py", *map(str, words)]
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    reproduce.cli.run(reproduce.main)
+
+
+def start(folder, *more):
+    child = multiprocessing.get_context("fork").Process(target=main_in_child, args=(flags_of(folder, *more),))
+    child.start()
+    return child
+
+
+def test_killed_ten_times_the_table_is_that_of_an_uninterrupted_run(scripts, tmp_path):
+    whole = start(tmp_path / "whole")
+    whole.join(60)
+    assert whole.exitcode == 0
+    (scripts / "epochs.log").unlink()
+
+    rng = random.Random(0)
+    kills = 0
+    while kills < 10:
+        child = start(tmp_path / "killed", "--jobs", 2)
+        time.sleep(rng.uniform(0.05, 0.35))
+        if not child.is_alive():
+            break
+        # Every other time only the runner dies, and its scripts live on: the next one must wait for them.
+        (os.kill if kills % 2 else os.killpg)(child.pid, signal.SIGKILL)
+        child.join()
+        kills += 1
+    last = start(tmp_path / "killed", "--jobs", 2)
+    last.join(60)
+    assert last.exitcode == 0 and kills >= 3
+    assert tables_of(tmp_path / "killed") == tables_of(tmp_path / "whole")
+    epochs = (scripts / "epochs.log").read_text().splitlines()
+    names = {line.split()[0] for line in epochs}
+    assert len(names) == 5 and {line for line in epochs if line.endswith(" 4")} == {f"{name} 4" for name in names}
+    assert len(epochs) - len(set(epochs)) <= 10  # an epoch is repeated only where a kill came between log and save
+
+
+def test_a_polite_signal_ends_the_scripts_too(scripts, tmp_path):
+    child = start(tmp_path, "--epochs", 2000)
+    log = scripts / "epochs.log"
+    deadline = time.monotonic() + 30
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGTERM)
+    child.join(20)
+    assert child.exitcode == 128 + signal.SIGTERM
+    size = log.stat().st_size
+    time.sleep(0.3)
+    assert log.stat().st_size == size
+
+
+def test_a_failed_cell_is_shown_and_the_others_are_finished(scripts, tmp_path, call):
+    (scripts / "failing").write_text("4")
+    page = tmp_path / "report.html"
+    result = call("reproduce.py", *flags_of(tmp_path, "--html", page))
+    assert result.status == 1
+    assert "FAILED" in result.last_line
+    text, rows = tables_of(tmp_path)
+    rows = {label: (values, failures) for label, values, failures in rows}
+    assert "out of memory" in rows["l = 4"][1][0] and not rows["l = 4"][0]
+    assert all(values["rank"] and not failures for label, (values, failures) in rows.items() if label != "l = 4")
+    line = next(line for line in text.splitlines() if line.startswith("| l = 4"))
+    assert "failed: train.py: error: out of memory" in line
+    assert "cannot be checked" in text
+    assert 'class="failed"' in page.read_text()
+    # Once what was wrong is mended, the same command finishes the table and repeats nothing.
+    (scripts / "failing").unlink()
+    before = (scripts / "epochs.log").read_text().splitlines()
+    result = call("reproduce.py", *flags_of(tmp_path))
+    assert result.status == 0, result.err
+    assert len((scripts / "epochs.log").read_text().splitlines()) == len(before) + 4
+
+
+def test_seeds_give_mean_and_standard_deviation(scripts, tmp_path, call):
+    result = call("reproduce.py", *flags_of(tmp_path, "--seeds", 3, "--jobs", 3))
+    assert result.status == 0, result.err
+    text, rows = tables_of(tmp_path)
+    for label, values, _ in rows:
+        ranks = values["rank"]
+        assert len(ranks) == 3 and len(set(ranks)) == 3
+        line = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
+        assert f"{statistics.fmean(ranks):.1f} ± {statistics.stdev(ranks):.1f}" in line
+    assert "Epochs of training: 4" in text and "Seeds: 0, 1, 2" in text
+    assert "FID_cls" in text and "test accuracy 0.9900" in text
+
+
+def test_dry_run_starts_nothing(scripts, tmp_path, call):
+    result = call("reproduce.py", *flags_of(tmp_path, "--dry-run"))
+    assert result.status == 0, result.err
+    assert "5 groups, 5 cells to do" in result.last_line and re.search(r"training \d", result.last_line)
+    assert not (scripts / "epochs.log").exists() and not (tmp_path / "results").exists()
+
+
+def test_missing_features_are_a_failure_that_is_tried_again(scripts, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(features, "inception", lambda *_: None)  # there before, gone when they are wanted
+    result = call("reproduce.py", *flags_of(tmp_path, "--features", "inception"))
+    assert result.status == 1
+    text, _ = tables_of(tmp_path)
+    assert "no inception features; give --inception-weights FILE" in text
+    assert not list((tmp_path / "results" / "reproduce" / "cells").glob("*.json"))
+
+
+def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, monkeypatch):
+    """The table's row asks for what ``train.py`` made before: it is evaluated, not trained again."""
+    shutil.copytree(trained / "digits", tmp_path / "trained" / "digits")
+    trained = tmp_path / "trained"
+    flags = {"--model": "ae", "--lr": 1e-3, "-n": 16}
+    rows = (Row("AE", flags), Row("other n", flags | {"-n": 8}, (Cell("isometry.py", {"--pairs": 50}),)))
+    columns = ("mse", "rank", "fid_mvg", "isometry", "isometry_ssim", "metric_variation")
+    table = Table("Two rows", "digits", rows, columns, ("mse",))
+    monkeypatch.setitem(TABLES, "one", table)
+    monkeypatch.setattr(features, "LEAST_STEPS", 24)
+    import torch
+
+    import data
+
+    cpu = torch.device("cpu")
+    features.classifier(trained / "features", data.describe("digits"), cpu, lambda split: data.load("digits", split))
+    names = {path.name for path in (trained / "digits").iterdir() if path.is_file()}
+    flags = ("one", "--epochs", 2, "--checkpoint", trained, "--save-path", tmp_path, "--fid-samples", 200)
+    result = call("reproduce.py", *flags)
+    assert result.status == 0, result.err
+    new = {path.name for path in (trained / "digits").iterdir() if path.is_file()} - names
+    assert len(new) == 2 and any(name.endswith(".csv") for name in new)  # only the other n was trained
+    rows = json.loads((tmp_path / "reproduce" / "one.json").read_text())["rows"]
+    assert "--model-name ae --" in rows[0]["cells"][0]["command"] and rows[0]["values"]["fid_cls_mvg"][0] > 0
+    assert rows[1]["cells"][0]["training"]["model"]["config"]["latent_dim"] == 8
+    assert {"mse", "isometry", "isometry_ssim", "metric_variation"} <= set(rows[1]["values"])
+    assert (tmp_path / "reproduce" / "one.png").stat().st_size > 5000
+
+
+def lines_of(ranks, distances):
+    rows = TABLES["depth"].rows
+    return [
+        report.Line(row, {"rank": [rank], "fid_cls_mvg": [distance]})
+        for row, rank, distance in zip(rows, ranks, distances, strict=True)
+    ]
+
+
+def result_of(lines, dataset="mnist"):
+    budget = {"epochs": 7, "seeds": [0], "fid_samples": 10, "classifier_accuracy": 0.99, "command": "python <this>"}
+    budget |= {"device": "CPU", "precision": "fp32"}
+    return report.Result(TABLES["depth"], dataset, "_cls", lines, budget)
+
+
+def test_the_table_says_whether_the_published_order_was_found():
+    holds = report.claims(result_of(lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])))
+    assert len(holds) == 2 and all("as published" in sentence for sentence in holds)
+    fails = report.claims(result_of(lines_of([90, 70, 70, 8, 4], [20, 44, 30, 37, 62])))
+    assert all("NOT found here, after 7 epochs" in sentence for sentence in fails)
+
+
+def test_published_numbers_stand_beside_ours_only_on_their_data():
+    lines = lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])
+    text = "\n".join(report.markdown(result_of(lines)))
+    assert "FID (Inception), published" in text and "| 30.1 |" in text and "FID_cls mvg" in text
+    text = "\n".join(report.markdown(result_of(lines, "digits")))
+    assert "FID (Inception), published" not in text and "published numbers are of mnist" in text
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.sources = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for key, value in attributes if key in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(tmp_path):
+    lines = lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])
+    lines[0].configurations.append({"command": "train <b>", "epochs": 7})
+    result = result_of(lines)
+    report.write(tmp_path, "depth", result)
+    report.write_html(tmp_path / "page.html", {"depth": result}, tmp_path)
+    text = (tmp_path / "page.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == [] and page.tags.count("tr") == 6 and "details" in page.tags
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources) and page.sources
+    assert "://" not in text and "train &lt;b&gt;" in text
+
+
+def test_an_unknown_table_is_refused(call):
+    result = call("reproduce.py", "nothing")
+    assert result.status == 2 and "nothing" in result.err and "depth" in result.err

@@ -1,0 +1,227 @@
+"""Every script, run as a user runs it, on real digits: the figure is there, the numbers are right."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_refused, run_script
+from PIL import Image
+
+import data
+import models
+from utils import checkpoint
+
+TASKS = ("reconstruction", "interpolation", "mvg", "gmm", "pca", "tsne")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+def common(trained, results):
+    return ("--dataset", "digits", "--checkpoint", trained, "--save-path", results)
+
+
+def model_of(trained, name):
+    record = checkpoint.load(trained / "digits" / name)
+    model = models.build(record["model"]["name"], **record["model"]["config"])
+    model.load_state_dict(record["weights"])
+    return model.eval()
+
+
+def read(results, task, name):
+    file = results / "digits" / task / f"{name}.png"
+    return np.asarray(Image.open(file).convert("L")), json.loads(file.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_generation(trained, results, task, call):
+    flags = ("--task", task, "-X", 3, "-Y", 4, "-d", 3, "-N", 200, "--model-name", "irmae")
+    run = run_script if task == "pca" else call
+    result = run("generation.py", *flags, *common(trained, results))
+    assert result.status == 0, result.err
+    path = results / "digits" / task / "irmae.png"
+    assert str(path) in result.last_line
+    picture, numbers = read(results, task, "irmae")
+    if task != "tsne":
+        columns = 8 if task == "reconstruction" else 4
+        assert picture.shape == (3 * 66 + 2, columns * 66 + 2)
+    assert picture.std() > 10  # not an empty sheet
+    assert numbers["model"] == "irmae" and numbers["task"] == task
+
+
+@pytest.mark.parametrize("name", ["ae", "vae"])
+def test_generation_from_the_other_models(trained, results, name, call):
+    result = call("generation.py", "--task", "mvg", "--model-name", name, *common(trained, results))
+    assert result.status == 0, result.err
+
+
+def test_reconstruction_shows_inputs_beside_outputs(trained, results, call):
+    flags = ("--task", "reconstruction", "-X", 2, "-Y", 2, "-N", 50, "--model-name", "ae")
+    call("generation.py", *flags, *common(trained, results))
+    picture, numbers = read(results, "reconstruction", "ae")
+    dataset, model = data.load("digits", "test"), model_of(trained, "ae")
+    x = dataset.gather(torch.arange(50))
+    with torch.no_grad():
+        x_hat = model(x).clamp(0, 1)
+    assert numbers["mean_squared_error"] == pytest.approx(((x - x_hat) ** 2).mean().item(), rel=1e-4)
+    tiles = picture[2:].reshape(2, 66, -1)[:, :64, 2:].reshape(2, 64, 4, 66)[:, :, :, :64].transpose(0, 2, 1, 3)
+    shown = torch.from_numpy(tiles[:, :, ::2, ::2].reshape(8, 1, 32, 32) / 255.0)
+    assert torch.allclose(shown[0::2].float(), x[:4], atol=1 / 255)
+    assert torch.allclose(shown[1::2].float(), x_hat[:4], atol=1 / 255)
+
+
+def test_interpolation_includes_both_ends(trained, results, call):
+    flags = ("--task", "interpolation", "-X", 2, "-Y", 5, "--model-name", "vae")
+    call("generation.py", *flags, *common(trained, results))
+    picture, numbers = read(results, "interpolation", "vae")
+    model, x = model_of(trained, "vae"), data.load("digits", "test").gather(torch.arange(4))
+    with torch.no_grad():
+        z = model.encode(x)
+        ends = model.decode(z).clamp(0, 1)
+        middle = model.decode((z[0:1] + z[1:2]) / 2).clamp(0, 1)
+    tile = lambda row, column: picture[2 + 66 * row :, 2 + 66 * column :][:64:2, :64:2] / 255  # noqa: E731
+    for row in range(2):
+        assert np.abs(tile(row, 0) - ends[2 * row, 0].numpy()).max() < 0.01
+        assert np.abs(tile(row, 4) - ends[2 * row + 1, 0].numpy()).max() < 0.01
+    assert np.abs(tile(0, 2) - middle[0, 0].numpy()).max() < 0.01
+    assert numbers["pairs"] == [[0, 1], [2, 3]]
+
+
+def test_the_same_seed_draws_the_same_samples(trained, tmp_path, call):
+    pictures = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        flags = ("--task", "mvg", "-X", 2, "-Y", 2, "--seed", seed, "--model-name", "ae")
+        call("generation.py", *flags, *common(trained, tmp_path / folder))
+        pictures.append((tmp_path / folder / "digits" / "mvg" / "ae.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_singular_values_of_several_models(trained, results):
+    result = run_script("singular.py", "--model-name", "ae", "irmae", "vae", *common(trained, results))
+    assert result.status == 0, result.err
+    _, rows = read(results, "singular", "ae+irmae+vae")
+    assert [row["model_name"] for row in rows] == ["ae", "irmae", "vae"]
+    x = data.load("digits", "test").gather(torch.arange(360))
+    for row in rows:
+        with torch.no_grad():
+            codes = model_of(trained, row["model_name"]).encode(x).double().numpy()
+        centred = codes - codes.mean(0)
+        expected = np.linalg.svd(centred, compute_uv=False) ** 2
+        expected /= expected[0]
+        assert row["spectrum"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert row["rank"] == int((expected > 1e-3).sum())
+        assert f"{row['model_name']}: rank {row['rank']} of 16" in result.out
+
+
+def test_the_newest_checkpoint_is_taken_and_named(trained, results, call):
+    result = call("singular.py", "-n", 16, *common(trained, results))
+    assert result.status == 0, result.err
+    assert "using the newest checkpoint of digits" in result.out and "vae: rank" in result.last_line
+
+
+def test_classification_from_codes_beats_chance_and_keeps_its_runs(trained, tmp_path, call):
+    accuracies = []
+    for size in (20, 1000):
+        flags = ("--train-size", size, "--epochs", 300, "--model-name", "ae")
+        result = call("classification.py", *flags, *common(trained, tmp_path))
+        assert result.status == 0, result.err
+        runs = json.loads((tmp_path / "digits" / "classification" / "ae.json").read_text())["runs"]
+        accuracies.append(runs[-1]["test_accuracy"])
+        assert f"test accuracy {accuracies[-1]:.4f}" in result.last_line
+    assert [run["train_size"] for run in runs] == [20, 1000]
+    assert accuracies[0] > 0.15 and accuracies[1] > max(
+        0.35, accuracies[0]
+    )  # chance is 0.1; the encoder is two epochs old
+
+
+def test_runs_of_other_settings_stay_and_the_same_run_is_replaced(trained, tmp_path, call):
+    base = ("--model-name", "ae", "--train-size", 20, "--epochs", 2, *common(trained, tmp_path))
+    for more in ((), ("--batch-size", 5), ("--lr", 1e-2), ()):
+        assert call("classification.py", *base, *more).status == 0
+    runs = json.loads((tmp_path / "digits" / "classification" / "ae.json").read_text())["runs"]
+    assert [(run["batch_size"], run["lr"]) for run in runs] == [(5, 1e-3), (100, 1e-2), (100, 1e-3)]
+
+
+def test_results_of_different_models_have_different_names():
+    from experiments.trained import joined
+
+    choices = (["ae-irmae"], ["ae", "irmae"], ["ae", "+irmae"], ["ae+", "irmae"], ["ae%2Birmae"])
+    assert len({joined(names) for names in choices}) == len(choices)
+    many = [f"a-rather-long-name-of-a-model-{index}" for index in range(20)]
+    assert joined(["a+b%d"]) == "a+b%d"  # one model: its own name, as in every script
+    assert len(joined(["漢" * 45, "字" * 45]).encode()) < 255
+    assert len(joined(many)) < 200 and joined(many) != joined([*many[:-1], "another"])
+
+
+def test_a_code_of_few_dimensions(tmp_path, call):
+    """-d has no default that a small n contradicts; a code of one dimension says what else to look at."""
+    for n in (1, 3):
+        flags = ("--dataset", "digits", "--checkpoint", tmp_path / "checkpoint")
+        train = ("-l", 0, "-n", n, "--epochs", 1, "--train-size", 64, "--valid-size", 32)
+        assert call("train.py", *flags, *train).status == 0
+        result = call("generation.py", *flags, "--task", "pca", "-X", 2, "-Y", 2, "--save-path", tmp_path)
+        if n == 1:
+            assert_refused(result, "n = 1", "--task traverse")
+        else:
+            assert result.status == 0, result.err
+            assert len(read(tmp_path, "pca", "ae")[1]["standard_deviations"]) == 3
+
+
+def test_supervised_classification_needs_no_checkpoint(tmp_path):
+    flags = ("--supervised", "--train-size", 600, "--epochs", 15, "-n", 32)
+    result = run_script("classification.py", *flags, *common(tmp_path / "none", tmp_path))
+    assert result.status == 0, result.err
+    (run,) = json.loads((tmp_path / "digits" / "classification" / "supervised.json").read_text())["runs"]
+    assert run["test_accuracy"] > 0.7
+
+
+def test_balanced_subsets():
+    from classification import balanced_subset
+
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 5)
+    for size, counts in ((3, [1, 1, 1]), (12, [4, 4, 4]), (25, [10, 10, 5]), (85, [50, 30, 5])):
+        chosen = balanced_subset(labels, size, seed=0)
+        assert len(chosen.unique()) == size
+        assert labels[chosen].bincount(minlength=3).tolist() == counts
+    assert torch.equal(balanced_subset(labels, 12, 0), balanced_subset(labels, 12, 0))
+    assert not torch.equal(balanced_subset(labels, 12, 0), balanced_subset(labels, 12, 1))
+
+
+def test_the_classifier_is_the_published_one():
+    from classification import build_head
+
+    head = build_head(7, 10)
+    layers = [type(layer).__name__ for layer in head]
+    assert layers == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    assert [tuple(p.shape) for p in head.parameters()] == [(7, 7), (7,), (7, 7), (7,), (10, 7)]
+
+
+def test_a_folder_of_images_end_to_end(tmp_path, call):
+    for index in range(24):
+        mode = ("RGB", "L", "RGBA", "CMYK")[index % 4]
+        name = f"{index}.jpg" if mode == "CMYK" else f"{index}.png"
+        rng = np.random.default_rng(index)
+        image = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((40 + index, 50))
+        image.convert(mode).save(tmp_path / name)
+    flags = ("--dataset", "folder", "--image-size", 32, "--channels", 1)
+    folders = ("--checkpoint", tmp_path / "checkpoint")
+    trained = call("train.py", *flags, *folders, "--data-path", tmp_path, "-l", 2, "-n", 8, "--epochs", 1)
+    assert trained.status == 0, trained.err
+    assert "18 training and 3 validation" in trained.out
+    # The checkpoint knows the data, the size and the channels.
+    flags = ("--dataset", "folder", "--save-path", tmp_path / "results", "-X", 1, "-Y", 2)
+    result = call("generation.py", *flags, *folders)
+    assert result.status == 0, result.err
+    assert (tmp_path / "results" / "folder" / "reconstruction" / "irmae.png").is_file()
+
+
+@pytest.mark.parametrize("script", ["train.py", "generation.py", "singular.py", "classification.py"])
+def test_help_groups_the_flags(script, call):
+    result = call(script, "--help")
+    assert result.status == 0
+    for words in ("data:", "model:", "computation:", "files:", "--data-path", "--gpu", "--seed", "--checkpoint"):
+        assert words in result.out
+    assert "default: None" not in result.out

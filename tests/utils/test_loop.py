@@ -1,0 +1,283 @@
+"""The step on static input, which a CUDA graph replays, against the same step run eagerly; the ways images reach it.
+
+Tests marked ``gpu`` need a CUDA device and are skipped without one; ``pytest -m gpu`` runs them alone.
+"""
+
+import contextlib
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import models
+from data.base import ImageDataset, staged
+from data.shapes import ShapeDataset, draw_factors
+from models.networks.conv import ARCHITECTURES
+from utils import devices, loop
+
+gpu = pytest.mark.gpu  # needs a CUDA device
+SIZES = {"architecture": "mlp:4", "channels": 6, "latent_dim": 2}
+CASES = {
+    "irmae": {},
+    "vae": {},
+    "wae-mmd": {"kernel": "rbf"},
+    "wae-gan": {"noise": "gaussian"},
+    "rae": {"penalty": "sn"},
+    "radogaga": {"prior": "gmm"},
+    "dagmm": {},
+}
+
+
+def vectors() -> ImageDataset:
+    """19 of them: batches of 8, 8 and 3."""
+    return ImageDataset(torch.randint(256, (19, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8))
+
+
+class Training:
+    """A model, its optimiser and its step, all from one seed."""
+
+    def __init__(self, name: str, eager: bool, device: str = "cpu"):
+        torch.manual_seed(0)
+        self.dataset = vectors().to(torch.device(device))
+        self.model = models.build(name, **SIZES, **CASES[name]).to(device)
+        self.optimizer = loop.make_optimizer(self.model, 1e-2)
+        self.step = loop.Step(self.model, self.optimizer, prepare=self.dataset.prepare, eager=eager)
+        self.totals = loop.Totals()
+        self.device = device
+
+    def epoch(self, number: int, steps: slice = slice(None)) -> None:
+        order = torch.Generator().manual_seed(number)
+        rows = self.dataset.rows(8, True, order, self.device, skip=steps.start or 0)
+        wanted = None if steps.stop is None else steps.stop - (steps.start or 0)
+        for _ in loop.take_steps(self.step, itertools.islice(rows, wanted), self.totals):
+            pass
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Everything that a training changes."""
+        adam = [value for entry in self.optimizer.state.values() for value in entry.values()]
+        return [*self.model.state_dict().values(), *adam, self.totals.sums, torch.get_rng_state()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_on_static_input_is_the_eager_step(name):
+    """To the last bit, through the smaller last batch, and resumed in the middle of an epoch."""
+    runs = []
+    for eager in (True, False):
+        run = Training(name, eager)
+        run.epoch(1)
+        run.epoch(2)
+        runs.append((run, run.tensors()))
+    (eager, expected), (static, found) = runs
+    assert static.step.replay is not None and eager.step.replay is None
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one, other)
+
+    first = Training(name, eager=False)
+    first.epoch(1)
+    first.epoch(2, slice(0, 1))
+    random, state = (
+        torch.get_rng_state(),
+        (first.model.state_dict(), first.optimizer.state_dict(), first.totals.state()),
+    )
+    resumed = Training(name, eager=False)
+    resumed.model.load_state_dict(state[0])
+    resumed.optimizer.load_state_dict(state[1])
+    resumed.totals = loop.Totals(**state[2])
+    torch.set_rng_state(random)
+    resumed.epoch(2, slice(1, None))
+    for one, other in zip(expected, resumed.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_warming_up_leaves_no_trace(name, epochs):
+    """Before the first step, where Adam has no state yet, and after some."""
+    plain, warmed = (Training(name, eager=True) for _ in range(2))
+    for run in (plain, warmed):
+        torch.manual_seed(1)
+        for number in range(epochs):
+            run.epoch(number)
+        if run is warmed:
+            before = [p.data_ptr() for p in run.model.parameters()]
+            with loop.undone(run.model, run.optimizer):
+                for rows, total in run.dataset.rows(8):
+                    run.step(rows, total)
+            assert before == [p.data_ptr() for p in run.model.parameters()]
+        run.epoch(5)
+        run.state = run.tensors()
+    for one, other in zip(plain.state, warmed.state, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_is_kept_of_the_weights_sees_a_replay():
+    """A replay runs no Python, and fused Adam raises no version counter: the step does."""
+    run = Training("irmae", eager=False)
+    versions = [p._version for p in run.model.parameters()]
+    run.epoch(1)
+    assert all(p._version > version for p, version in zip(run.model.parameters(), versions, strict=True))
+
+
+class Waiting(nn.Module):
+    """A model whose loss waits for the host: cannot be captured."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+
+    def parameter_groups(self, learning_rate):
+        return [{"params": [self.weight], "lr": learning_rate}]
+
+    def losses(self, x):
+        loss = (self.weight * x).square().mean()
+        return {"loss": loss * float(loss > 0)}
+
+
+class AwayFromTheHost(TorchDispatchMode):
+    """Refuses each operation, of the backward pass too, that has a CPU tensor in it, but for single numbers.
+
+    A kernel takes a single number of the host as an argument; copying it to the device is what a capture forbids.
+    """
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+        cpu = [tensor for tensor in tensors if tensor.device.type == "cpu"]
+        copied = "copy" in str(function) and len(cpu) < len(tensors)
+        assert not cpu or not (copied or any(tensor.dim() for tensor in cpu)), f"{function} needs a tensor of the host"
+        return result
+
+
+VARIANTS = {
+    "wae-mmd": [{"kernel": "imq"}, {"kernel": "rbf"}],
+    "wae-gan": [{"noise": "gaussian", "prior_offset": True}],
+    "rae": [{"penalty": "l2"}, {"penalty": "gp"}, {"penalty": "sn"}],
+    "catvae": [{"balance_weight": 1.0, "smooth_weight": 1.0}],
+    "beta-vae": [{}, {"joint": True}],
+    "radogaga": [{"distortion": "ssim"}, {"prior": "gmm", "h": "log"}],
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name, case", [(name, case) for name in models.MODELS for case in VARIANTS.get(name, [{}])])
+def test_no_model_asks_the_host_for_anything(name, case, architecture, monkeypatch):
+    """What a CUDA graph needs, on tensors without memory: a number that is read, or depends on one, fails on them."""
+    derived = models.MODELS[name].latent_dim
+    latent_dim = 8 if derived is None else derived(models.options(name))
+    model = models.build(name, architecture=architecture, channels=1, latent_dim=latent_dim, **case)
+    devices.prepare(model, torch.device("meta"))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    images = torch.empty(19, 1, *[models.image_size(architecture)] * 2, dtype=torch.uint8, device="meta")
+    dataset = ImageDataset(images)
+    with AwayFromTheHost():
+        losses = model.losses(dataset.prepare(torch.zeros(8, dtype=torch.int64, device="meta")))
+        losses["loss"].backward()
+        assert loop.pack(losses).device.type == "meta"
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters() if p.requires_grad)
+
+
+def test_rendering_asks_the_host_for_nothing():
+    shapes = ShapeDataset(draw_factors(19))
+    factors = torch.empty_like(shapes.factors[:8], device="meta")
+    with AwayFromTheHost():
+        assert shapes.prepare(factors).is_meta
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [lambda x: x * float(x.sum()), lambda x: x[x > 0], lambda x: x + torch.ones(6).to("meta"), lambda x: x.cpu()],
+)
+def test_asking_the_host_is_noticed(asks):
+    with pytest.raises((RuntimeError, AssertionError, NotImplementedError)), AwayFromTheHost():
+        asks(torch.empty(6, device="meta"))
+
+
+def test_staged_pixels_are_the_gathered_ones():
+    """Over more batches than there are buffers, the last of them smaller."""
+    images = torch.randint(256, (19, 1, 4, 4), dtype=torch.uint8)
+    index = torch.randperm(19).split(4)
+    for (pixels, total), rows in zip(staged(images, ((rows, len(rows)) for rows in index)), index, strict=True):
+        assert torch.equal(pixels, images[rows]) and total == len(rows)
+
+
+def test_a_buffer_is_filled_again_only_when_the_device_has_read_it(monkeypatch):
+    """The device reads as late as it may: when the host waits for an event that was recorded after it was asked to."""
+    asked: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # reads not done yet: a buffer, and what should be in it
+
+    class Event:
+        def record(self):
+            self.before = list(asked)
+
+        def synchronize(self):
+            for number in self.before:
+                if number in asked:
+                    assert torch.equal(*asked.pop(number))
+
+    empty = torch.empty
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **kind: empty(*size, **kind))
+    images = torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8)
+    index = torch.randperm(40).split(3)
+    most = 0
+    for number, (pixels, _) in enumerate(staged(images, ((rows, len(rows)) for rows in index))):
+        asked[number] = pixels, images[index[number]]
+        most = max(most, len(asked))
+    assert most == 2  # batches on their way: while one is read the other is filled
+    assert all(torch.equal(*read) for read in asked.values())
+
+
+def test_parts_of_batches_and_whole_ones():
+    dataset = ImageDataset(torch.randint(256, (19, 1, 4, 4), dtype=torch.uint8))
+    shapes = ShapeDataset(draw_factors(19))
+    for some in (dataset, shapes):
+        whole = [some.prepare(rows) for rows, _ in some.rows(8, True, torch.Generator().manual_seed(3))]
+        again = list(some.batches(8, True, torch.Generator().manual_seed(3)))
+        assert all(torch.equal(*pair) for pair in zip(whole, again, strict=True))
+        halves = list(some.rows(8, True, torch.Generator().manual_seed(3), skip=1, part=lambda total: slice(1, total)))
+        assert [total for _, total in halves] == [8, 3]
+        for (rows, _), x in zip(halves, whole[1:], strict=True):
+            assert torch.equal(some.prepare(rows), x[1:])
+
+
+@gpu
+@pytest.mark.parametrize("name", CASES)
+def test_captured_steps_are_the_eager_ones(name, capsys):
+    """Weights to rounding, random numbers exactly: a graph draws what the operations would have drawn."""
+    runs = []
+    for eager in (True, False):
+        run = Training(name, eager, "cuda")
+        run.epoch(1)
+        run.epoch(2)
+        runs.append((run, torch.cuda.get_rng_state()))
+    (eager, expected), (captured, found) = runs
+    assert torch.equal(expected, found)
+    for key, value in eager.model.state_dict().items():
+        torch.testing.assert_close(captured.model.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+    assert (captured.step.replay is not None) or "not captured" in capsys.readouterr().err
+
+
+@gpu
+def test_what_cannot_be_captured_runs_eagerly_and_says_so(capsys):
+    run = Training("vae", False, "cuda")
+    run.model = Waiting().cuda()
+    run.optimizer = loop.make_optimizer(run.model, 1e-2)
+    run.step = loop.Step(run.model, run.optimizer, prepare=run.dataset.prepare)
+    run.epoch(1)
+    assert run.step.eager and capsys.readouterr().err.count("not captured as a CUDA graph") == 1
+    assert float(run.model.weight[0]) < 1
+
+
+@gpu
+def test_images_that_fit_are_on_the_device_and_others_arrive_the_same(monkeypatch):
+    device = torch.device("cuda")
+    dataset = ImageDataset(torch.randint(256, (100, 3, 8, 8), dtype=torch.uint8))
+    resident = dataset.to(device)
+    assert resident.images.is_cuda
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.images.nbytes - 1, 0))
+    assert not dataset.to(device).images.is_cuda
+    batches = [list(some.batches(7, True, torch.Generator().manual_seed(0), device)) for some in (resident, dataset)]
+    assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))
