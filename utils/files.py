@@ -3,11 +3,12 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -73,6 +74,26 @@ def lies_at(stream: IO, path: Path) -> bool:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def fingerprint(*parts: object) -> str:
+    """Twelve letters that change with the content: bytes and arrays as they are, anything else by its ``repr``."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = memoryview(part).cast("B") if hasattr(part, "__array_interface__") else part
+        digest.update(content if isinstance(content, bytes | memoryview) else repr(content).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:12]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns aligned; a bar inside a cell is escaped."""
+    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n" for line in cells
+    )
 
 
 def write_json(path: Path, content: object) -> None:
