@@ -80,8 +80,8 @@ def fingerprint(*parts: object) -> str:
     """Twelve letters that change with the content: bytes and arrays as they are, anything else by its ``repr``."""
     digest = hashlib.sha256()
     for part in parts:
-        content = memoryview(part).cast("B") if hasattr(part, "__array_interface__") else part
-        digest.update(content if isinstance(content, bytes | memoryview) else repr(content).encode())
+        content = part.tobytes() if hasattr(part, "tobytes") else part
+        digest.update(content if isinstance(content, bytes) else repr(content).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:12]
 
@@ -92,7 +92,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n" for line in cells
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |\n"
+        for line in cells
     )
 
 
