@@ -8,7 +8,6 @@ python evaluate.py --dataset mnist --model-name ae irmae vae --features classifi
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,49 +17,13 @@ from torch import Tensor
 
 import data
 from experiments import fid_features as features
+from experiments.columns import COLUMNS, SAMPLERS
 from experiments.trained import Experiment, joined, open_experiment, output_path
 from utils import checkpoint, cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
 FITTED = 10_000  # training codes that a density is fitted to
 PAIRS, DELTA = 1000, 0.01  # of isometry.py: pairs of steps, and their length
-SAMPLERS = {
-    "prior": "the model's own prior",
-    "mvg": "a Gaussian fitted to the training codes",
-    "gmm": "a mixture of -d Gaussians fitted to the training codes",
-}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: how a metric is called and printed."""
-
-    title: str
-    form: str = ".3f"
-
-
-def distance_columns(suffix: str) -> dict[str, Column]:
-    """Columns of the distances by one kind of features, its suffix "" or "_cls" in every name."""
-    columns = {}
-    for source in (*SAMPLERS, "reconstruction", "interpolation"):
-        columns[f"fid{suffix}_{source}"] = Column(f"FID{suffix} {source}", ".2f")
-    for source in SAMPLERS:
-        columns[f"kid{suffix}_{source}"] = Column(f"KID{suffix} {source}", ".4f")
-    return columns
-
-
-COLUMNS = {
-    "mse": Column("MSE", ".5f"),
-    "ssim": Column("SSIM", ".4f"),
-    **distance_columns(""),
-    **distance_columns("_cls"),
-    "rank": Column("rank", "d"),
-    "effective_rank": Column("effective rank", ".2f"),
-    "isometry": Column("isometry r"),
-    "parameters": Column("parameters", ",d"),
-    "epochs": Column("epochs", "d"),
-    "training_seconds": Column("training, s", ".0f"),
-}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -214,18 +177,12 @@ def measure(experiment: Experiment, reference: Reference, args: argparse.Namespa
     return {key: row.get(key) for key in COLUMNS}
 
 
-def markdown(rows: list[dict]) -> list[str]:
-    """The table's lines: the metrics that at least one of the models has."""
+def markdown(rows: list[dict]) -> str:
+    """The table as Markdown: the metrics that at least one of the models has."""
     shown = {key: column for key, column in COLUMNS.items() if any(row[key] is not None for row in rows)}
-    cells = [["model", *(column.title for column in shown.values())]]
-    for row in rows:
-        numbers = ["–" if row[key] is None else format(row[key], column.form) for key, column in shown.items()]
-        cells.append([row["model_name"].replace("|", "\\|"), *numbers])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    return [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
-    ]
+    header = ["model", *(column.title for column in shown.values())]
+    cells = [[row["model_name"], *(column.text(row[key]) for key, column in shown.items())] for row in rows]
+    return files.markdown_table(header, cells)
 
 
 def main() -> None:
@@ -248,15 +205,15 @@ def main() -> None:
             "seed": args.seed,
         }
         rows.append(about | measure(experiment, reference, args))
-    lines = markdown(rows)
+    table = markdown(rows)
     path = output_path(args, "evaluate", joined([experiment.name for experiment in experiments]), ".json")
     files.write_json(path, rows)
     files.write_csv(
         path.with_suffix(".csv"), [{"model_name": r["model_name"]} | {k: r[k] for k in COLUMNS} for r in rows]
     )
     with files.replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+        temporary.write_text(table)
+    print(table, end="")
     print(f"metrics of {len(rows)} model{'s' * (len(rows) > 1)} on {args.dataset}: {path}, .csv and .md")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from evaluate import COLUMNS, Column
+from experiments.columns import COLUMNS, Column
 from experiments.tables import Row, Table
 from utils import files, plots
 
@@ -184,9 +184,9 @@ def markdown(result: Result) -> list[str]:
     return [*lines, ""]
 
 
-def draw_curves(result: Result) -> "plots.plt.Figure":
+def draw_curves(result: Result) -> "plots.Figure":
     """A curve for each row through the figure's columns, which stand along a logarithmic axis."""
-    figure, axis = plots.plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
+    figure, ((axis,),) = plots.subplots(size=(5.5, 3.8))
     for line in result.lines:
         known = [
             (position, line.mean(name), line.std(name))
@@ -201,16 +201,14 @@ def draw_curves(result: Result) -> "plots.plt.Figure":
     return figure
 
 
-def draw(result: Result) -> "plots.plt.Figure":
+def draw(result: Result) -> "plots.Figure":
     """A panel for each of the table's figure columns: curves where the rows have an x, otherwise bars."""
     shown = [(name, result.metric(name)) for name in result.table.figure]
     shown = [pair for pair in shown if any(line.mean(pair[1]) is not None for line in result.lines)]
     if not shown:
-        return plots.plt.figure()
+        return plots.subplots()[0]
     width = max(3.8, 0.45 * len(result.lines)) if result.lines[0].row.x is None else 3.8
-    figure, axes = plots.plt.subplots(
-        1, len(shown), figsize=(width * len(shown), 3.4), constrained_layout=True, squeeze=False
-    )
+    figure, axes = plots.subplots(1, len(shown), size=(width * len(shown), 3.4))
     for axis, (name, metric) in zip(axes[0], shown, strict=True):
         present = [line for line in result.lines if line.mean(metric) is not None]
         published = result.published().get(name, {})

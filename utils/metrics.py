@@ -12,8 +12,8 @@ from torch import Tensor, nn
 SUBSETS, SUBSET_SIZE = 100, 1000  # of KID (Bińkowski et al. 2018, arXiv 1801.01401, section 4)
 
 
-class GivenFeatures(nn.Identity):
-    """Stands where torchmetrics expects its network: what it is given are features already."""
+class PrecomputedFeatures(nn.Identity):
+    """The network of a torchmetrics metric whose inputs are features already: the identity."""
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -27,7 +27,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(GivenFeatures(real.shape[1])).to(real.device).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(PrecomputedFeatures(real.shape[1])).to(real.device).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
     return max(float(metric.compute()), 0.0)  # rounding takes the distance of a set to itself a little below
@@ -44,7 +44,7 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
     size = min(SUBSET_SIZE, len(real), len(fake))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: they are small
-        metric = KernelInceptionDistance(GivenFeatures(real.shape[1]), subsets=SUBSETS, subset_size=size)
+        metric = KernelInceptionDistance(PrecomputedFeatures(real.shape[1]), subsets=SUBSETS, subset_size=size)
     metric.to(real.device).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)

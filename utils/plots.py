@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from utils.files import replacing
 
-matplotlib.use("Agg")  # no screen is needed to draw a file
-import matplotlib.pyplot as plt
+if TYPE_CHECKING:  # matplotlib is imported where a figure is made: --help does not wait for it
+    from matplotlib.figure import Figure
 
 MINIMUM_TILE = 64  # pixels: smaller images are enlarged by a whole factor, pixel by pixel
 
@@ -39,11 +39,22 @@ def side_by_side(inputs: Tensor, outputs: Tensor) -> Tensor:
     return torch.stack([inputs, outputs.to(inputs)], dim=1).flatten(0, 1)
 
 
-def save_figure(path: Path, figure: plt.Figure) -> None:
-    """Write a figure as PNG and close it."""
+def subplots(rows: int = 1, columns: int = 1, **options) -> "tuple[Figure, np.ndarray]":
+    """A figure and its axes ``(rows, columns)``, without pyplot: a notebook's backend stays as it is.
+
+    Args:
+        options: ``size`` (inches, width and height), ``sharex``, ``sharey``.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=options.pop("size", None), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def save_figure(path: Path, figure: "Figure") -> None:
+    """Write a figure as PNG."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
-    plt.close(figure)
 
 
 def plain(name: str) -> str:
@@ -51,7 +62,7 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tuple[int, str]] = ()) -> plt.Figure:
+def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tuple[int, str]] = ()) -> "Figure":
     """Normalised singular values of several models: linear scale on the left, logarithmic on the right.
 
     Args:
@@ -59,7 +70,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
         threshold: the level above which a value counts for the rank.
         marks: x positions to mark with a dashed line and a word.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    figure, (axes,) = subplots(1, 2, size=(10, 3.6))
     for axis, scale in zip(axes, ("linear", "log"), strict=True):
         for label, values in curves.items():
             shown = np.where(values > 0, values, np.nan) if scale == "log" else values
@@ -83,7 +94,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
 
 def embedding(
     points: np.ndarray, labels: np.ndarray | None, classes: list[str] | None, sampled: np.ndarray
-) -> plt.Figure:
+) -> "Figure":
     """A two-dimensional map: test images coloured by class on the left, sampled images over them on the right.
 
     Args:
@@ -91,12 +102,14 @@ def embedding(
         labels: ``(N,)`` classes of the test images, or None.
         sampled: ``(N,)`` True where the point is a sampled image.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), constrained_layout=True, sharex=True, sharey=True)
+    from matplotlib import colormaps
+
+    figure, (axes,) = subplots(1, 2, size=(11, 5.2), sharex=True, sharey=True)
     real = points[~sampled]
     if labels is None:
         axes[0].scatter(*real.T, s=6, color="tab:blue", label="test images")
     else:
-        colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+        colours = colormaps["tab10" if len(classes) <= 10 else "tab20"]
         for index, name in enumerate(classes):
             axes[0].scatter(*real[labels == index].T, s=6, color=colours(index % colours.N), label=plain(name))
     below = {"fontsize": 8, "markerscale": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "ncols": 5}
@@ -112,7 +125,7 @@ def embedding(
     return figure
 
 
-def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], component: np.ndarray) -> plt.Figure:
+def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], component: np.ndarray) -> "Figure":
     """Estimated against true density, one panel for each model, each point coloured by its mixture component.
 
     Args:
@@ -120,10 +133,8 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
         log_estimates: title to ``(N,)`` logarithm of the estimate, shown divided by its largest value.
         component: ``(N,)`` int.
     """
-    figure, axes = plt.subplots(
-        1, len(log_estimates), figsize=(3.6 * len(log_estimates), 3.6), constrained_layout=True, squeeze=False
-    )
-    for axis, (title, log_estimate) in zip(axes[0], log_estimates.items(), strict=True):
+    figure, (axes,) = subplots(1, len(log_estimates), size=(3.6 * len(log_estimates), 3.6))
+    for axis, (title, log_estimate) in zip(axes, log_estimates.items(), strict=True):
         estimate = np.exp(log_estimate - log_estimate.max())
         for index in np.unique(component):
             chosen = component == index
@@ -131,11 +142,11 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("true density")
         axis.set_ylabel("estimated density / its largest")
-    axes[0][0].legend(fontsize=7, markerscale=4)
+    axes[0].legend(fontsize=7, markerscale=4)
     return figure
 
 
-def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[str, float | None]]) -> plt.Figure:
+def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[str, float | None]]) -> "Figure":
     """One row for each model: inner products under each metric, the variances of the code, the decoder's metric.
 
     Args:
@@ -144,9 +155,7 @@ def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[s
     """
     metrics = [metric for metric in ("mse", "ssim") if f"{metric}-difference" in next(iter(panels.values()))]
     columns = len(metrics) + 2
-    figure, axes = plt.subplots(
-        len(panels), columns, figsize=(3.2 * columns, 2.8 * len(panels)), constrained_layout=True, squeeze=False
-    )
+    figure, axes = subplots(len(panels), columns, size=(3.2 * columns, 2.8 * len(panels)))
     for row, (name, arrays) in zip(axes, panels.items(), strict=True):
         for axis, metric in zip(row, metrics, strict=False):
             axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
@@ -176,7 +185,7 @@ def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[s
     return figure
 
 
-def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> plt.Figure:
+def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> "Figure":
     """Images of each class in each cluster, the clusters in the order of the classes that they are matched to.
 
     Args:
@@ -186,7 +195,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int
     """
     order = sorted(range(len(counts)), key=lambda cluster: matched.get(cluster, len(classes)))
     size = 0.55 * len(classes) + 1.5
-    figure, axis = plt.subplots(figsize=(size, size), constrained_layout=True)
+    figure, ((axis,),) = subplots(size=(size, size))
     axis.imshow(counts[order], cmap="Blues")
     for row, cluster in enumerate(order):
         for column, count in enumerate(counts[cluster]):

@@ -1,0 +1,45 @@
+"""The columns of ``evaluate.py``: names of the metrics in files, their titles in tables, and how they are printed."""
+
+from dataclasses import dataclass
+
+SAMPLERS = {
+    "prior": "the model's own prior",
+    "mvg": "a Gaussian fitted to the training codes",
+    "gmm": "a mixture of -d Gaussians fitted to the training codes",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: the title of a metric and its format."""
+
+    title: str
+    form: str = ".3f"
+
+    def text(self, value: float | None) -> str:
+        """A value as it is printed; a dash where the model has no such metric."""
+        return "–" if value is None else format(value, self.form)
+
+
+def distance_columns(suffix: str) -> dict[str, Column]:
+    """Columns of the distances by one kind of features, whose suffix ("" or "_cls") is part of every name."""
+    columns = {}
+    for source in (*SAMPLERS, "reconstruction", "interpolation"):
+        columns[f"fid{suffix}_{source}"] = Column(f"FID{suffix} {source}", ".2f")
+    for source in SAMPLERS:
+        columns[f"kid{suffix}_{source}"] = Column(f"KID{suffix} {source}", ".4f")
+    return columns
+
+
+COLUMNS = {
+    "mse": Column("MSE", ".5f"),
+    "ssim": Column("SSIM", ".4f"),
+    **distance_columns(""),
+    **distance_columns("_cls"),
+    "rank": Column("rank", "d"),
+    "effective_rank": Column("effective rank", ".2f"),
+    "isometry": Column("isometry r"),
+    "parameters": Column("parameters", ",d"),
+    "epochs": Column("epochs", "d"),
+    "training_seconds": Column("training, s", ".0f"),
+}
