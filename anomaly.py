@@ -143,9 +143,8 @@ def train_network(x: torch.Tensor, settings: Settings, seed: int, computing_on: 
     dataset = tabular.VectorDataset(x.to(computing_on))
     for epoch in range(1, epochs + 1):
         totals = loop.Totals()
-        batches = dataset.batches(
-            batch_size, True, torch.Generator().manual_seed(seed * 1_000_003 + epoch), computing_on
-        )
+        order = dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        batches = (dataset[index] for index in order.split(batch_size))
         for _ in loop.train_steps(model, batches, optimizer, totals):
             pass
         if not math.isfinite(totals.means()["loss"]):

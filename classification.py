@@ -9,6 +9,7 @@ python classification.py --train-size 100 --supervised
 import argparse
 import json
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -79,12 +80,20 @@ def labels_of(dataset: data.Dataset, name: str) -> Tensor:
     return dataset.labels
 
 
-def fit(args: argparse.Namespace, encoder: nn.Module | None, head: nn.Module, train: tuple, test: tuple) -> dict:
+def fit(
+    args: argparse.Namespace,
+    encoder: nn.Module | None,
+    head: nn.Module,
+    train: tuple,
+    test: tuple,
+    to_images: Callable[[Tensor], Tensor],
+) -> dict:
     """Train the head, and with it the encoder where there is one; test accuracies.
 
     Args:
         encoder: a module of images whose ``encode`` gives codes, or None where the inputs are codes already.
-        train, test: inputs and labels ``(N,)``, both on the device; images are uint8.
+        train, test: inputs and labels ``(N,)``, both on the device; images as rows of a data set's store.
+        to_images: of the data set.
 
     Returns:
         ``test_accuracy`` after the last epoch, and ``best_test_accuracy`` as the released code reports it: the best of
@@ -95,7 +104,7 @@ def fit(args: argparse.Namespace, encoder: nn.Module | None, head: nn.Module, tr
     inputs, labels = train
 
     def logits(x: Tensor) -> Tensor:
-        return head(x) if encoder is None else head(encoder.encode(x.float() / 255))
+        return head(x) if encoder is None else head(encoder.encode(to_images(x)))
 
     @torch.no_grad()
     def accuracy() -> float:
@@ -182,7 +191,7 @@ def main() -> None:
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     head = build_head(model.latent_dim, classes).to(computing_on)
     if args.supervised:
-        inputs = [dataset.images.to(computing_on) for dataset in (train_set, test_set)]
+        inputs = [dataset.store.to(computing_on) for dataset in (train_set, test_set)]
         encoder = model
     else:
         inputs = [
@@ -190,7 +199,7 @@ def main() -> None:
         ]
         encoder = None
     train = (inputs[0][chosen.to(computing_on)], train_labels[chosen].to(computing_on))
-    result = fit(args, encoder, head, train, (inputs[1], test_labels.to(computing_on)))
+    result = fit(args, encoder, head, train, (inputs[1], test_labels.to(computing_on)), train_set.to_images)
 
     row = experiment.summary() | {
         "supervised": args.supervised,

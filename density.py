@@ -81,7 +81,7 @@ def train(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace, comp
     order = torch.Generator().manual_seed(seed)
     for epoch in tqdm(range(1, args.epochs + 1), f"{name}, seed {seed}", leave=False, disable=None):
         totals = loop.Totals()
-        batches = points.batches(args.batch_size, True, order, computing_on)
+        batches = (points[index] for index in points.order(order).split(args.batch_size))
         for _ in loop.train_steps(model, batches, optimizer, totals):
             pass
         if not math.isfinite(totals.means()["loss"]):

@@ -84,7 +84,7 @@ def need(dataset: data.Dataset, images: int, what: str) -> None:
 
 def all_images(dataset: data.Dataset, size: int) -> Tensor:
     """The first ``size`` images as floats ``(size, C, H, W)``."""
-    return dataset.gather(torch.arange(size))
+    return dataset[:size]
 
 
 def reconstruction(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:

@@ -282,7 +282,7 @@ def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, computing_o
 
         def draw(num: int) -> torch.Tensor:
             bar.update()
-            return train_set.gather(torch.randint(len(train_set), (num,)), computing_on)
+            return train_set[torch.randint(len(train_set), (num,))].to(computing_on)
 
         model.pretrain(draw, lr)
 
@@ -294,7 +294,8 @@ def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, int
     totals = loop.Totals(**record["running"]) if distributed.rank() == 0 else loop.Totals()
     # The order depends on seed and epoch alone, so that what is left of an epoch is known.
     order = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
-    batches = train_set.rows(args.batch_size, True, order, run.device, record["step"], distributed.part)
+    indices = train_set.order(order).to(train_set.store.device).split(args.batch_size)[record["step"] :]
+    batches = ((index[distributed.part(len(index))], len(index)) for index in indices)
     steps = -(-len(train_set) // args.batch_size)
     last_save = time.monotonic()
     with tqdm(
@@ -318,9 +319,9 @@ def train_epoch(run: Run, train_set: data.Dataset, args: argparse.Namespace, int
 def validate(run: Run, valid_set: data.Dataset, args: argparse.Namespace, interrupt: Interrupt) -> dict | None:
     """Mean losses over the validation images; None when interrupted."""
     size = max(args.batch_size, LEAST_VALIDATED)
-    batches = valid_set.rows(size, device=run.device, part=distributed.part)
+    batches = valid_set.batches(size, run.device)
     shown = tqdm(batches, "validation", -(-len(valid_set) // size), leave=False, disable=hidden())
-    images = ((valid_set.prepare(rows.to(run.device, non_blocking=True)), total) for rows, total in shown)
+    images = ((x[distributed.part(len(x))], len(x)) for x in shown)
     return loop.evaluate(run.model, images, args.precision, stop=lambda: interrupt.wants() > Interrupt.SAVE)
 
 
@@ -401,7 +402,7 @@ def train(args: argparse.Namespace, record: dict, path: Path, computing_on: torc
     if not args.eager:
         devices.prepare(model, computing_on)
     optimizer = loop.make_optimizer(model, args.lr)
-    step = loop.Step(model, optimizer, args.precision, train_set.prepare, args.eager)
+    step = loop.Step(model, optimizer, train_set, args.precision, args.eager)
     run = Run(path, record, model, optimizer, computing_on, step)
     if resuming:
         run.restore()

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
-from itertools import chain, product, repeat
+from itertools import product, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import data
 import models
 from benchmarks import reference
-from data.base import ImageDataset
+from data.base import Dataset
 from utils import cli, devices, files, loop
 
 DATASETS = ("mnist", "shape", "celeba")
@@ -119,7 +119,7 @@ def load_images(name: str, num: int, path: Path | None) -> data.Dataset:
         return data.load(name, "train", path or "", num)
     described, generator = data.describe(name), torch.Generator().manual_seed(0)
     shape = (num, described["channels"], described["image_size"], described["image_size"])
-    return ImageDataset(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
+    return Dataset(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
 
 
 def our_steps(
@@ -129,10 +129,11 @@ def our_steps(
     devices.set_precision(setting.precision)
     model = devices.prepare(models.build(setting.model, **config), computing_on)
     dataset = dataset.to(computing_on)
-    step = loop.Step(model, loop.make_optimizer(model, 1e-4), setting.precision, dataset.prepare)
+    step = loop.Step(model, loop.make_optimizer(model, 1e-4), dataset, setting.precision)
     generator = torch.Generator().manual_seed(0)
-    epochs = (dataset.rows(setting.batch_size, True, generator, computing_on) for _ in repeat(None))
-    return loop.take_steps(step, chain.from_iterable(epochs), loop.Totals())
+    orders = (dataset.order(generator).to(dataset.store.device) for _ in repeat(None))
+    batches = ((index, len(index)) for order in orders for index in order.split(setting.batch_size))
+    return loop.take_steps(step, batches, loop.Totals())
 
 
 def flops_per_step(setting: Setting) -> float:

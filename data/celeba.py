@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.base import ImageDataset
+from data.base import Dataset
 from data.folder import decode_all, list_images, require_folder, split_folder
 from utils.errors import UserError
 
@@ -23,7 +23,7 @@ def face(image: Image.Image, image_size: int) -> Image.Image:
     return square.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
-def load(split: str, path: Path, image_size: int = 64, channels: int = 3, skip_corrupt: bool = False) -> ImageDataset:
+def load(split: str, path: Path, image_size: int = 64, channels: int = 3, skip_corrupt: bool = False) -> Dataset:
     """A split of CelebA: 162,770, 19,867 or 19,962 images of the official partition.
 
     Found as torchvision lays it out (``celeba/img_align_celeba`` and ``celeba/list_eval_partition.txt`` below
@@ -65,9 +65,7 @@ def load(split: str, path: Path, image_size: int = 64, channels: int = 3, skip_c
     return _decode(root, files, image_size, channels, skip_corrupt, split)
 
 
-def _decode(
-    root: Path, files: list[Path], image_size: int, channels: int, skip_corrupt: bool, split: str
-) -> ImageDataset:
+def _decode(root: Path, files: list[Path], image_size: int, channels: int, skip_corrupt: bool, split: str) -> Dataset:
     images, _ = decode_all(
         root,
         files,
@@ -77,7 +75,7 @@ def _decode(
         skip_corrupt=skip_corrupt,
         title=f"decoding celeba {split}",
     )
-    return ImageDataset(images)
+    return Dataset(images)
 
 
 def download(path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from data.base import ImageDataset
+from data.base import Dataset
 from utils.errors import UserError
 from utils.files import replacing
 
@@ -223,7 +223,7 @@ def require_folder(path: Path, dataset: str) -> None:
         )
 
 
-def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: bool = False) -> ImageDataset:
+def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: bool = False) -> Dataset:
     """A split of a directory of images.
 
     ``<path>/{train,val,test}`` are the splits where they exist; otherwise about 80, 10 and 10 % of all images. There a
@@ -264,7 +264,7 @@ def load(split: str, path: Path, image_size: int, channels: int, skip_corrupt: b
     part = slice(None)
     if own_folder is None:
         part = split_of([lot(name) for name in names])[split]
-    return ImageDataset(images[part], None if labels is None else labels[part], classes)
+    return Dataset(images[part], None if labels is None else labels[part], classes)
 
 
 def lot(name: Path) -> float:

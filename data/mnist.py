@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.base import ImageDataset
+from data.base import Dataset
 from utils.errors import UserError
 
 IMAGE_SIZE = 32
@@ -104,7 +104,7 @@ def download(name: str, path: Path) -> None:
         ) from error
 
 
-def load(name: str, split: str, path: Path) -> ImageDataset:
+def load(name: str, split: str, path: Path) -> Dataset:
     """The 60,000 training ("train") or 10,000 test images ("valid", "test") of "mnist" or "fashion-mnist"."""
     kind = "train" if split == "train" else "t10k"
     files = find_idx(name, kind, path)
@@ -123,10 +123,10 @@ def load(name: str, split: str, path: Path) -> ImageDataset:
             f"use --dataset {other}, or another folder"
         )
     classes = FASHION_CLASSES if name == "fashion-mnist" else DIGIT_CLASSES
-    return ImageDataset(resized(torch.tensor(images)[:, None]), torch.tensor(labels).long(), classes)
+    return Dataset(resized(torch.tensor(images)[:, None]), torch.tensor(labels).long(), classes)
 
 
-def load_digits(split: str) -> ImageDataset:
+def load_digits(split: str) -> Dataset:
     """scikit-learn's 8x8 digits, 16 grey levels: 1,437 for "train", 360 for "valid" and "test"."""
     from sklearn.datasets import load_digits as sklearn_digits
 
@@ -134,7 +134,7 @@ def load_digits(split: str) -> ImageDataset:
     images = torch.tensor(np.round(pixels * (255 / 16)), dtype=torch.uint8).view(-1, 1, 8, 8)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     order = order[DIGITS_TEST_SIZE:] if split == "train" else order[:DIGITS_TEST_SIZE]
-    return ImageDataset(resized(images[order]), torch.tensor(labels)[order].long(), DIGIT_CLASSES)
+    return Dataset(resized(images[order]), torch.tensor(labels)[order].long(), DIGIT_CLASSES)
 
 
 def resized(images: Tensor) -> Tensor:

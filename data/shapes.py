@@ -37,44 +37,24 @@ def render(factors: Tensor) -> Tensor:
 
 
 class ShapeDataset(Dataset):
-    """The data set contract (``data.base.Dataset``) without stored images: only the seven factors are kept.
+    """The store is the seven factors ``(N, 7)``; images are rendered when they are asked for.
 
-    A shuffled pass draws new factors from the generator, so that training never sees an image twice; an ordered
-    pass renders the stored ones, so that an evaluation always sees the same images.
+    ``order`` draws new factors, so that training never sees an image twice; without it the images stay the same, as an
+    evaluation needs them.
     """
 
-    classes = CLASSES
-
     def __init__(self, factors: Tensor):
-        self.factors = factors
+        super().__init__(factors, factors[:, 0].long(), CLASSES)
 
-    def __len__(self) -> int:
-        return len(self.factors)
-
-    @property
-    def labels(self) -> Tensor:
-        return self.factors[:, 0].long()
-
-    @property
-    def images(self) -> Tensor:
-        """All stored images, uint8 ``(N, 3, 32, 32)``."""
-        return render(self.factors).mul_(255).round_().byte()
-
-    def first(self, size: int) -> "ShapeDataset":
-        return ShapeDataset(self.factors[:size])
-
-    def to(self, device: torch.device) -> "ShapeDataset":
-        return self  # the factors are copied once a pass
-
-    def gather(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        return render(self.factors[index.to(self.factors.device)].to(device))
-
-    def prepare(self, rows: Tensor) -> Tensor:
+    def to_images(self, rows: Tensor) -> Tensor:
         return render(rows)
 
-    def order(self, shuffle: bool, generator: torch.Generator | None, device: torch.device | str) -> Tensor:
-        """The factors ``(N, 7)``, on the device; new ones if they are shuffled."""
-        return (draw_factors(len(self), generator) if shuffle else self.factors).to(device)
+    def order(self, generator: torch.Generator | None = None) -> Tensor:
+        """The images in their own order, each with new factors: the store and the labels are overwritten in place."""
+        factors = draw_factors(len(self), generator)
+        self.store.copy_(factors)
+        self.labels.copy_(factors[:, 0])
+        return torch.arange(len(self))
 
 
 def load(split: str, size: int) -> ShapeDataset:

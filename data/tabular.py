@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.base import ImageDataset
+from data.base import Dataset
 from data.folder import cache_file
 from data.table_files import SUFFIXES, Table, is_number, numbered, parse, read, to_numbers
 from utils import files
@@ -40,16 +40,12 @@ TOY_VARIANCES = (1.0, 2.0, 4.0)
 TOY_FEATURES = 16
 
 
-class VectorDataset(ImageDataset):
+class VectorDataset(Dataset):
     """Float vectors ``(N, D)`` and, where there are any, labels: the contract of a data set without images."""
 
-    @property
-    def vectors(self) -> Tensor:
-        return self.images
-
-    def prepare(self, rows: Tensor) -> Tensor:
-        """Vectors ``(B, D)`` as they are; of an index ``(B,)``, its vectors."""
-        return self.vectors[rows] if rows.dtype == torch.int64 else rows
+    def to_images(self, rows: Tensor) -> Tensor:
+        """Vectors ``(B, D)`` as they are."""
+        return rows
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def fingerprint(*datasets: data.Dataset) -> str:
     for dataset in datasets:
         digest.update(dataset.labels.numpy().tobytes())
         some = torch.linspace(0, len(dataset) - 1, min(16, len(dataset))).long()
-        digest.update(dataset.gather(some).mul(255).round().byte().numpy().tobytes())
+        digest.update(dataset[some].mul(255).round().byte().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -187,7 +187,7 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
     with tqdm(total=epochs * per_epoch, desc="classifier", leave=False, disable=None) as bar:
         for _ in range(epochs):
             for index in torch.randperm(len(train_set)).split(BATCH_SIZE):
-                x = train_set.gather(index, device).mul(255)
+                x = train_set[index].to(device).mul(255)
                 shifts = torch.randint(-2, 3, (2,)).tolist()
                 logits = network.head(network(x.roll(shifts, (2, 3))))
                 loss = F.cross_entropy(logits, labels[index.to(device)])
@@ -204,6 +204,6 @@ def accuracy(network: Classifier, dataset: data.Dataset, device: torch.device) -
     dataset, labels = dataset.to(device), dataset.labels.to(device)
     hits = torch.zeros((), dtype=torch.long, device=device)
     for index in torch.arange(len(dataset), device=device).split(500):
-        predicted = network.head(network(dataset.gather(index, device).mul(255))).argmax(1)
+        predicted = network.head(network(dataset[index].to(device).mul(255))).argmax(1)
         hits += (predicted == labels[index]).sum()
     return int(hits) / len(dataset)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from utils import distributed
 from utils.devices import autocast
+from utils.pinned_memory import PinnedBuffers
 
 WARM_UP = 3  # steps before a capture: libraries choose algorithms and take their memory in them
 
@@ -69,7 +70,7 @@ class Step:
     ``eager``. On a CPU a "replay" runs the same code on the same static input.
 
     Args:
-        prepare: from what a data set's ``rows`` gives, on the device, to images.
+        dataset: a ``data.base.Dataset``, on the device or in main memory; None where a step is given the images.
         eager: capture nothing.
     """
 
@@ -77,25 +78,28 @@ class Step:
         self,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
+        dataset,
         precision: str = "fp32",
-        prepare: Callable[[Tensor], Tensor] = lambda x: x,
         eager: bool = False,
     ):
         self.model, self.optimizer = model, optimizer
-        self.precision, self.prepare = precision, prepare
+        self.dataset, self.precision = dataset, precision
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
+        self.resident = dataset is None or dataset.store.device.type == self.device.type
+        self.fetch = None if self.resident else PinnedBuffers(dataset.store)
         self.eager = eager
         self.replay: Callable[[], Tensor] | None = None
         self.static: Tensor | None = None  # the replay's input
         self.total = 0  # images of the whole batch that it is for
         self.names: list[str] = []  # of the losses, in the order of the vector that a step returns
 
-    def __call__(self, rows: Tensor, total: int) -> Tensor:
-        """A step on this process's ``rows`` of a batch of ``total`` images; the losses, a float64 vector.
+    def __call__(self, index: Tensor, total: int) -> Tensor:
+        """A step on this process's images ``index`` of a batch of ``total``; the losses, a float64 vector.
 
         The vector is overwritten by the next step.
         """
+        rows = index if self.resident else self.fetch(index)
         if not self.eager and total > self.total:  # or again, where the first batch was a last, smaller one
             self.capture(rows, total)
         if self.replay is None or total != self.total or rows.shape != self.static.shape:
@@ -106,11 +110,17 @@ class Step:
         torch.autograd.graph.increment_version(self.parameters)
         return losses
 
+    def images(self, rows: Tensor) -> Tensor:
+        """The images of indices where the store is on the device, otherwise of its rows."""
+        if self.dataset is None:
+            return rows
+        return self.dataset[rows] if self.resident else self.dataset.to_images(rows)
+
     def run(self, rows: Tensor, total: int) -> Tensor:
         """The step itself."""
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.precision), distributed.draws(total):
-            losses = self.model.losses(self.prepare(rows))
+            losses = self.model.losses(self.images(rows))
         loss = losses["loss"]
         if distributed.world() > 1:
             loss = loss * (distributed.count(total) / total)
@@ -204,15 +214,15 @@ def train_steps(
     precision: str = "fp32",
 ) -> Iterator[Totals]:
     """One optimiser step per batch of images, nothing captured; yields after each: see ``take_steps``."""
-    step = Step(model, optimizer, precision, eager=True)
+    step = Step(model, optimizer, None, precision, eager=True)
     yield from take_steps(step, ((x, len(x)) for x in batches), totals)
 
 
 def take_steps(step: Step, batches: Iterable[tuple[Tensor, int]], totals: Totals) -> Iterator[Totals]:
-    """A step per batch of a data set's ``rows``; yields after each, so that the caller can look, save or stop."""
+    """A step per index and size of a batch; yields after each, so that the caller can look, save or stop."""
     step.model.train()
-    for rows, total in batches:
-        losses = step(rows, total)
+    for index, total in batches:
+        losses = step(index, total)
         totals.add_packed(step.names, losses, distributed.count(total))
         yield totals
 

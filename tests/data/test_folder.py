@@ -96,7 +96,7 @@ def test_splits_are_disjoint_and_complete(tmp_path):
     fill(tmp_path, 100)
     parts = {split: data.load("folder", split, tmp_path, image_size=32) for split in ("train", "valid", "test")}
     assert 65 <= len(parts["train"]) <= 93 and len(parts["valid"]) > 1 and len(parts["test"]) > 1
-    seen = [image.numpy().tobytes() for part in parts.values() for image in part.images]
+    seen = [image.numpy().tobytes() for part in parts.values() for image in part.store]
     assert len(seen) == len(set(seen)) == 100
     assert len(list((tmp_path / ".cache").glob("*.npy"))) == 2  # one cache and its list for all three
 
@@ -107,7 +107,7 @@ def test_an_image_stays_in_its_split_when_others_come_or_go(tmp_path):
 
     def split_of_each() -> dict[bytes, str]:
         parts = {split: data.load("folder", split, tmp_path, image_size=32) for split in ("train", "valid", "test")}
-        return {image.numpy().tobytes(): split for split, part in parts.items() for image in part.images}
+        return {image.numpy().tobytes(): split for split, part in parts.items() for image in part.store}
 
     before = split_of_each()
     noise(40, 50, 1000).save(tmp_path / "000a.png")
@@ -183,7 +183,7 @@ def test_the_cache_is_reused_until_a_file_changes(tmp_path, monkeypatch):
     decoded = []
     original = folder.decode
     monkeypatch.setattr(folder, "decode", lambda *arguments: decoded.append(1) or original(*arguments))
-    assert torch.equal(data.load("folder", "train", tmp_path).images, first.images) and not decoded
+    assert torch.equal(data.load("folder", "train", tmp_path).store, first.store) and not decoded
     data.load("folder", "train", tmp_path, image_size=32)
     assert len(decoded) == 12  # another size is another cache
     noise(9, 9, 99).save(tmp_path / "new.png")
@@ -197,7 +197,7 @@ def test_decoded_images_are_mapped_from_the_cache_not_read(tmp_path, corrupt):
     fill(tmp_path)
     if corrupt:
         (tmp_path / "004.png").write_bytes(b"damaged")
-    images = data.load("folder", "train", tmp_path, image_size=32, skip_corrupt=corrupt).images
+    images = data.load("folder", "train", tmp_path, image_size=32, skip_corrupt=corrupt).store
     (cache,) = [file for file in (tmp_path / ".cache").iterdir() if ".kept" not in file.name]
     (place,) = [
         line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(cache))
@@ -220,7 +220,7 @@ def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path, capsys):
     assert cache.stat().st_mode & 0o777 == (tmp_path / "bad.jpg").stat().st_mode & 0o777
     assert sum(map(len, parts)) == 19
     whole = {folder.decode(file, 3, 64).tobytes() for file in tmp_path.glob("0*.png") if file.name != "003.png"}
-    assert {image.numpy().tobytes() for part in parts for image in part.images} == whole
+    assert {image.numpy().tobytes() for part in parts for image in part.store} == whole
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_celeba_as_torchvision_lays_it_out(tmp_path, nested):
         ]
     )
     expected = transform(Image.open(root / "img_align_celeba" / "003.png"))
-    ours = data.load("celeba", "valid", tmp_path).gather(torch.tensor([0]))[0]
+    ours = data.load("celeba", "valid", tmp_path)[:1][0]
     assert torch.equal(ours, expected)
 
 

@@ -58,24 +58,26 @@ def test_squares_have_their_area_and_are_cut_only_at_the_far_border():
 def test_evaluation_is_fixed_and_training_is_fresh():
     test = data.load("shape", "test", size=100)
     assert torch.equal(torch.cat(list(test.batches(32))), torch.cat(list(test.batches(50))))
-    assert torch.equal(test.images, data.load("shape", "test", size=100).images)
+    assert torch.equal(test[:], data.load("shape", "test", size=100)[:])
     train = data.load("shape", "train", size=64)
-    first, second = (torch.cat(list(train.batches(32, True, torch.Generator().manual_seed(seed)))) for seed in (1, 2))
-    again = torch.cat(list(train.batches(32, True, torch.Generator().manual_seed(1))))
+    first, second, again = (train[train.order(torch.Generator().manual_seed(seed))] for seed in (1, 2, 1))
     assert torch.equal(first, again) and not torch.equal(first, second)
     assert len(data.load("shape", "train")) == 50_000 and len(data.load("shape", "valid")) == 10_000
 
 
 def test_splits_differ_and_labels_are_the_shape():
     splits = [data.load("shape", split, size=200) for split in ("train", "valid", "test")]
-    assert not torch.equal(splits[0].images, splits[1].images)
-    assert not torch.equal(splits[1].images, splits[2].images)
-    assert torch.equal(splits[2].labels, splits[2].factors[:, 0].long())
+    assert not torch.equal(splits[0][:], splits[1][:])
+    assert not torch.equal(splits[1][:], splits[2][:])
+    assert torch.equal(splits[2].labels, splits[2].store[:, 0].long())
 
 
-def test_an_epoch_can_go_on_in_the_middle():
-    for dataset in (data.load("shape", "train", size=100), data.load("digits", "train", size=100)):
-        whole = list(dataset.batches(32, True, torch.Generator().manual_seed(7)))
-        rest = list(dataset.batches(32, True, torch.Generator().manual_seed(7), skip=2))
-        assert [len(batch) for batch in whole] == [32, 32, 32, 4]
-        assert all(torch.equal(a, b) for a, b in zip(whole[2:], rest, strict=True))
+def test_new_factors_are_drawn_in_place_and_give_the_labels():
+    """A captured step reads the store where it is."""
+    train = data.load("shape", "train", size=100)
+    part, place = train.first(10), train.store.data_ptr()
+    order = train.order(torch.Generator().manual_seed(7))
+    assert torch.equal(order, torch.arange(100)) and train.store.data_ptr() == place
+    assert torch.equal(train.store, draw_factors(100, torch.Generator().manual_seed(7)))
+    assert torch.equal(train.labels, train.store[:, 0].long())
+    assert torch.equal(part[:], train[:10])

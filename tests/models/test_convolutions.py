@@ -144,8 +144,9 @@ def test_the_fast_paths_learn_what_the_plain_one_learns():
         model = devices.prepare(model, CPU) if fast else model
         optimizer = loop.make_optimizer(model, 3e-4)
         for epoch in range(4):
-            totals, order = loop.Totals(), torch.Generator().manual_seed(epoch)
-            for _ in loop.train_steps(model, digits.batches(32, True, order), optimizer, totals, precision):
+            totals, order = loop.Totals(), digits.order(torch.Generator().manual_seed(epoch))
+            batches = (digits[index] for index in order.split(32))
+            for _ in loop.train_steps(model, batches, optimizer, totals, precision):
                 pass
         return totals.means()["loss"]
 

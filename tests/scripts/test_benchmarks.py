@@ -54,7 +54,7 @@ def test_both_loops_see_images_of_the_same_kind(dataset):
 
 def test_the_reference_draws_shapes_with_the_statistics_of_the_data_set():
     drawn = np.stack([reference.draw_shape(np.random.default_rng(seed)) for seed in range(500)])
-    rendered = throughput.load_images("shape", 500, None).images
+    rendered = throughput.load_images("shape", 500, None)[:].mul(255).round().byte()
     assert drawn.max(axis=(1, 2, 3)).mean() == pytest.approx(rendered.amax((1, 2, 3)).float().mean().item(), rel=0.05)
     assert (drawn.sum(3) > 0).mean() == pytest.approx((rendered.sum(1) > 0).float().mean().item(), rel=0.1)
 

@@ -70,7 +70,7 @@ def test_numbers_of_a_model(with_classifier, everything, name):
     _, rows, _ = everything
     model, record = open_model(with_classifier, name)
     dataset = data.load("digits", "test")
-    x = dataset.gather(torch.arange(len(dataset)))
+    x = dataset[:]
     codes = model.encode(x)
     y = model.decode(codes).clamp(0, 1)
     row = rows[name]
@@ -110,10 +110,7 @@ def test_only_models_with_a_prior_are_sampled_from_it(everything):
 def test_real_is_nearer_to_real_than_samples_and_samples_than_noise(with_classifier):
     """Samples of a linear autoencoder: principal components are trained to the end in no time."""
     extractor = open_classifier(with_classifier)
-    images, training = (
-        dataset.gather(torch.arange(len(dataset)))
-        for dataset in (data.load("digits", "test"), data.load("digits", "train"))
-    )
+    images, training = (dataset[:] for dataset in (data.load("digits", "test"), data.load("digits", "train")))
     fitted = latents.fit_pca(training.flatten(1), 32, 0)
     codes = torch.from_numpy(fitted.transform(training.flatten(1).numpy()))
     drawn = fitted.inverse_transform(latents.sample_gaussian(codes, 180, 0).numpy())
@@ -129,7 +126,7 @@ def test_the_classifier_is_trained_once_for_the_same_labels(with_classifier, mon
     monkeypatch.setattr(features, "fit", lambda *arguments: pytest.fail("trained again"))
     assert open_classifier(with_classifier).test_accuracy > 0.5
     dataset = data.load("digits", "train")
-    other = type(dataset)(dataset.images, dataset.labels.roll(1), dataset.classes)
+    other = type(dataset)(dataset.store, dataset.labels.roll(1), dataset.classes)
     assert features.fingerprint(dataset) != features.fingerprint(other)
     assert "test accuracy" in capsys.readouterr().out
 
@@ -150,7 +147,7 @@ def test_classifier_features_need_labels(tmp_path):
     from utils.errors import UserError
 
     dataset = data.load("digits", "test")
-    bare = type(dataset)(dataset.images)
+    bare = type(dataset)(dataset.store)
     with pytest.raises(UserError, match="has no labels"):
         features.classifier(tmp_path, data.describe("digits"), CPU, lambda split: bare)
 

@@ -4,7 +4,6 @@ Tests marked ``gpu`` need a CUDA device and are skipped without one; ``pytest -m
 """
 
 import contextlib
-import itertools
 
 import pytest
 import torch
@@ -13,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import models
-from data.base import ImageDataset, staged
+from data.base import Dataset
 from data.shapes import ShapeDataset, draw_factors
 from models.networks.conv import ARCHITECTURES
 from utils import devices, loop
+from utils.pinned_memory import PinnedBuffers
 
 gpu = pytest.mark.gpu  # needs a CUDA device
 SIZES = {"architecture": "mlp:4", "channels": 6, "latent_dim": 2}
@@ -31,9 +31,9 @@ CASES = {
 }
 
 
-def vectors() -> ImageDataset:
+def vectors() -> Dataset:
     """19 of them: batches of 8, 8 and 3."""
-    return ImageDataset(torch.randint(256, (19, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8))
+    return Dataset(torch.randint(256, (19, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8))
 
 
 class Training:
@@ -44,15 +44,14 @@ class Training:
         self.dataset = vectors().to(torch.device(device))
         self.model = models.build(name, **SIZES, **CASES[name]).to(device)
         self.optimizer = loop.make_optimizer(self.model, 1e-2)
-        self.step = loop.Step(self.model, self.optimizer, prepare=self.dataset.prepare, eager=eager)
+        self.step = loop.Step(self.model, self.optimizer, self.dataset, eager=eager)
         self.totals = loop.Totals()
         self.device = device
 
     def epoch(self, number: int, steps: slice = slice(None)) -> None:
-        order = torch.Generator().manual_seed(number)
-        rows = self.dataset.rows(8, True, order, self.device, skip=steps.start or 0)
-        wanted = None if steps.stop is None else steps.stop - (steps.start or 0)
-        for _ in loop.take_steps(self.step, itertools.islice(rows, wanted), self.totals):
+        order = self.dataset.order(torch.Generator().manual_seed(number)).to(self.dataset.store.device)
+        batches = [(index, len(index)) for index in order.split(8)][steps]
+        for _ in loop.take_steps(self.step, batches, self.totals):
             pass
 
     def tensors(self) -> list[torch.Tensor]:
@@ -104,8 +103,8 @@ def test_warming_up_leaves_no_trace(name, epochs):
         if run is warmed:
             before = [p.data_ptr() for p in run.model.parameters()]
             with loop.undone(run.model, run.optimizer):
-                for rows, total in run.dataset.rows(8):
-                    run.step(rows, total)
+                for index in torch.arange(len(run.dataset)).split(8):
+                    run.step(index, len(index))
             assert before == [p.data_ptr() for p in run.model.parameters()]
         run.epoch(5)
         run.state = run.tensors()
@@ -171,9 +170,9 @@ def test_no_model_asks_the_host_for_anything(name, case, architecture, monkeypat
     devices.prepare(model, torch.device("meta"))
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     images = torch.empty(19, 1, *[models.image_size(architecture)] * 2, dtype=torch.uint8, device="meta")
-    dataset = ImageDataset(images)
+    dataset = Dataset(images)
     with AwayFromTheHost():
-        losses = model.losses(dataset.prepare(torch.zeros(8, dtype=torch.int64, device="meta")))
+        losses = model.losses(dataset[torch.zeros(8, dtype=torch.int64, device="meta")])
         losses["loss"].backward()
         assert loop.pack(losses).device.type == "meta"
     assert all(p.grad is not None and p.grad.is_meta for p in model.parameters() if p.requires_grad)
@@ -181,9 +180,9 @@ def test_no_model_asks_the_host_for_anything(name, case, architecture, monkeypat
 
 def test_rendering_asks_the_host_for_nothing():
     shapes = ShapeDataset(draw_factors(19))
-    factors = torch.empty_like(shapes.factors[:8], device="meta")
+    factors = torch.empty_like(shapes.store[:8], device="meta")
     with AwayFromTheHost():
-        assert shapes.prepare(factors).is_meta
+        assert shapes.to_images(factors).is_meta
 
 
 @pytest.mark.parametrize(
@@ -198,9 +197,9 @@ def test_asking_the_host_is_noticed(asks):
 def test_staged_pixels_are_the_gathered_ones():
     """Over more batches than there are buffers, the last of them smaller."""
     images = torch.randint(256, (19, 1, 4, 4), dtype=torch.uint8)
-    index = torch.randperm(19).split(4)
-    for (pixels, total), rows in zip(staged(images, ((rows, len(rows)) for rows in index)), index, strict=True):
-        assert torch.equal(pixels, images[rows]) and total == len(rows)
+    rows = PinnedBuffers(images)
+    for index in torch.randperm(19).split(4):
+        assert torch.equal(rows(index), images[index])
 
 
 def test_a_buffer_is_filled_again_only_when_the_device_has_read_it(monkeypatch):
@@ -221,26 +220,12 @@ def test_a_buffer_is_filled_again_only_when_the_device_has_read_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **kind: empty(*size, **kind))
     images = torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8)
-    index = torch.randperm(40).split(3)
-    most = 0
-    for number, (pixels, _) in enumerate(staged(images, ((rows, len(rows)) for rows in index))):
-        asked[number] = pixels, images[index[number]]
+    rows, most = PinnedBuffers(images), 0
+    for number, index in enumerate(torch.randperm(40).split(3)):
+        asked[number] = rows(index), images[index]
         most = max(most, len(asked))
     assert most == 2  # batches on their way: while one is read the other is filled
     assert all(torch.equal(*read) for read in asked.values())
-
-
-def test_parts_of_batches_and_whole_ones():
-    dataset = ImageDataset(torch.randint(256, (19, 1, 4, 4), dtype=torch.uint8))
-    shapes = ShapeDataset(draw_factors(19))
-    for some in (dataset, shapes):
-        whole = [some.prepare(rows) for rows, _ in some.rows(8, True, torch.Generator().manual_seed(3))]
-        again = list(some.batches(8, True, torch.Generator().manual_seed(3)))
-        assert all(torch.equal(*pair) for pair in zip(whole, again, strict=True))
-        halves = list(some.rows(8, True, torch.Generator().manual_seed(3), skip=1, part=lambda total: slice(1, total)))
-        assert [total for _, total in halves] == [8, 3]
-        for (rows, _), x in zip(halves, whole[1:], strict=True):
-            assert torch.equal(some.prepare(rows), x[1:])
 
 
 @gpu
@@ -265,7 +250,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so(capsys):
     run = Training("vae", False, "cuda")
     run.model = Waiting().cuda()
     run.optimizer = loop.make_optimizer(run.model, 1e-2)
-    run.step = loop.Step(run.model, run.optimizer, prepare=run.dataset.prepare)
+    run.step = loop.Step(run.model, run.optimizer, run.dataset)
     run.epoch(1)
     assert run.step.eager and capsys.readouterr().err.count("not captured as a CUDA graph") == 1
     assert float(run.model.weight[0]) < 1
@@ -274,10 +259,10 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so(capsys):
 @gpu
 def test_images_that_fit_are_on_the_device_and_others_arrive_the_same(monkeypatch):
     device = torch.device("cuda")
-    dataset = ImageDataset(torch.randint(256, (100, 3, 8, 8), dtype=torch.uint8))
+    dataset = Dataset(torch.randint(256, (100, 3, 8, 8), dtype=torch.uint8))
     resident = dataset.to(device)
-    assert resident.images.is_cuda
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.images.nbytes - 1, 0))
-    assert not dataset.to(device).images.is_cuda
-    batches = [list(some.batches(7, True, torch.Generator().manual_seed(0), device)) for some in (resident, dataset)]
+    assert resident.store.is_cuda
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.store.nbytes - 1, 0))
+    assert not dataset.to(device).store.is_cuda
+    batches = [list(some.batches(7, device)) for some in (resident, dataset)]
     assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))

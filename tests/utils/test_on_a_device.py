@@ -1,5 +1,6 @@
 """Every script with --gpu on a device that refuses the CPU's tensors (``pretend.py``): no GPU is needed for that."""
 
+import copy
 import itertools
 
 import pretend
@@ -8,11 +9,17 @@ import test_loop
 import torch
 
 import models
-from data.base import ImageDataset
+from data.base import Dataset
 from experiments import fid_features as features
 from utils import checkpoint, devices, loop
 
 DIGITS = ("--dataset", "digits")
+
+
+def resident(dataset, place):
+    moved = copy.copy(dataset)
+    moved.store = dataset.store.to(place)
+    return moved
 
 
 @pytest.fixture
@@ -24,9 +31,9 @@ def gpu(call, monkeypatch):
     autocast, load = torch.autocast, torch.load
     monkeypatch.setattr(devices, "choose", lambda asked: place if asked else torch.device("cpu"))
     monkeypatch.setattr(
-        ImageDataset,
+        Dataset,
         "to",
-        lambda self, to: type(self)(self.images.to(to), self.labels, self.classes) if to == place else self,
+        lambda self, to: resident(self, to) if to == place else self,
     )
     # What cannot be pretended: autocast and the files of tensors know devices by their names, and the products with a
     # Jacobian need tensors with memory of their own.
@@ -101,7 +108,7 @@ def test_what_waits_for_the_host_is_not_captured(gpu, capsys):
     run = test_loop.Training("vae", False, pretend.NAME)
     run.model = test_loop.Waiting().to(pretend.NAME)
     run.optimizer = loop.make_optimizer(run.model, 1e-2)
-    run.step = loop.Step(run.model, run.optimizer, prepare=run.dataset.prepare)
+    run.step = loop.Step(run.model, run.optimizer, run.dataset)
     run.epoch(1)
     assert run.step.eager and capsys.readouterr().err.count("not captured as a CUDA graph") == 1
     assert run.model.weight[0].item() < 1
