@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo
-FILES := --dataset shape --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/results
-TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $(DEMO)/checkpoint --resume \
-         --train-size 16000 --valid-size 1000 --epochs 12 --batch-size 64 --lr 1e-3
+FILES := --dataset digits --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/results
+TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset digits --checkpoint $(DEMO)/checkpoint --resume \
+         -n 32 --epochs 80 --lr 1e-3
 
 .PHONY: demo test bench gpu lint clean
 
@@ -15,8 +15,9 @@ TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset shape --checkpoint $
 # finds them done and only draws.
 demo: $(INSTALLED)
 	@mkdir -p $(DEMO)
-	$(TRAIN) -l 0 2> $(DEMO)/ae.log & ae=$$!; $(TRAIN) -l 2 && wait $$ae || { cat $(DEMO)/ae.log; exit 1; }
+	$(TRAIN) -l 0 2> $(DEMO)/ae.log & ae=$$!; $(TRAIN) -l 4 && wait $$ae || { cat $(DEMO)/ae.log; exit 1; }
 	@$(BIN)/python singular.py $(FILES) --model-name ae irmae
+	@for model in ae irmae; do $(BIN)/python generation.py $(FILES) --task mvg --model-name $$model || exit 1; done
 	@$(BIN)/python generation.py $(FILES) --task pca --model-name irmae
 
 test: $(INSTALLED)
