@@ -17,9 +17,10 @@ from torch import Tensor
 
 import data
 from experiments import fid_features as features
+from experiments import run
 from experiments.columns import COLUMNS, SAMPLERS
 from experiments.trained import Experiment, joined, open_experiment, output_path
-from utils import checkpoint, cli, files, isometry, latents, metrics
+from utils import cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
 FITTED = 10_000  # training codes that a density is fitted to
@@ -137,9 +138,9 @@ def isometry_r(experiment: Experiment, codes: Tensor, seed: int) -> float | None
 
 def training_time(experiment: Experiment) -> dict[str, float | None]:
     """Epochs and seconds (training and validation) as the checkpoint counted them; a bare state dict knows neither."""
-    record = checkpoint.load(experiment.path)
-    seconds = [row["seconds"] for row in record.get("metrics", [])]
-    return {"epochs": record.get("epoch"), "training_seconds": sum(seconds) if seconds else None}
+    saved = run.read(experiment.path)
+    seconds = [row["seconds"] for row in saved.metrics]
+    return {"epochs": saved.epoch or None, "training_seconds": sum(seconds) if seconds else None}
 
 
 def measure(experiment: Experiment, reference: Reference, args: argparse.Namespace) -> dict:

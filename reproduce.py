@@ -24,10 +24,9 @@ from tqdm import tqdm
 
 import data
 import models
-import train
 from data import tabular
 from experiments import fid_features as features
-from experiments import report
+from experiments import report, run, train_flags
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Row, Table
 from utils import checkpoint, cli, devices, files, loop
 from utils.errors import UserError
@@ -93,15 +92,23 @@ def hash_of(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def configuration(record: dict, epochs: int) -> dict:
-    """Everything that a training's result depends on: its checkpoint's record.
+def configuration(config: run.RunConfig, epochs: int) -> dict:
+    """Everything that a training's result depends on, in the parts of a checkpoint of format 1: old cells still count.
 
     Where the data lies does not count, but for a folder of the user's own, which its place alone tells from another.
     """
-    images = {key: value for key, value in record["data"].items() if value not in (None, False)}
-    if images["name"] != "folder":
-        images.pop("path", None)
-    return {"model": record["model"], "data": images, "training": record["training"], "epochs": epochs}
+    sizes = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")}
+    images = {"name": config.dataset, "files": config.data_fingerprint}
+    images |= {"path": config.data_path if config.dataset == "folder" else None}
+    images |= {
+        key: getattr(config, key) for key in ("image_size", "channels", "skip_corrupt", "train_size", "valid_size")
+    }
+    return {
+        "model": {"name": config.model, "config": sizes | config.options},
+        "data": {key: value for key, value in images.items() if value not in (None, False)},
+        "training": {key: getattr(config, key) for key in ("batch_size", "seed", "lr", "precision")},
+        "epochs": epochs,
+    }
 
 
 @dataclass
@@ -208,7 +215,7 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
     flags |= {"--precision": args.precision} if args.precision != "fp32" else {}
     flags |= {"--gpu": True} if args.gpu else {}
     words = as_flags(data_flags(args, dataset) | flags)
-    config = configuration(train.new_run(train.parse_arguments(words)), args.epochs)
+    config = configuration(run.RunConfig.from_args(train_flags.parse(words)), args.epochs)
     name = f"{config['model']['name']}-{hash_of(config)}"
     return Group(name, dataset, config, ["train.py", *words, "--epochs", str(args.epochs)])
 
@@ -289,7 +296,7 @@ class Runner:
             return group.config["epochs"]
         path = checkpoint.path_of(self.args.checkpoint, group.dataset, group.name)
         try:
-            return checkpoint.load(path)["epoch"]
+            return run.read(path).epoch
         except UserError:
             return 0
 
@@ -403,10 +410,9 @@ def trained_elsewhere(folder: Path) -> dict[tuple[str, str], str]:
     for dataset in data.DATASETS:
         for name in checkpoint.available(folder / dataset):
             with contextlib.suppress(UserError):
-                record = checkpoint.load(folder / dataset / name)
-                checkpoint.require(record, folder / dataset / name, "model", "data", "training", "epoch", "step")
-                if record["step"] == 0:
-                    found[dataset, hash_of(configuration(record, record["epoch"]))] = name
+                saved = run.read(folder / dataset / name)
+                if saved.step == 0:
+                    found[dataset, hash_of(configuration(saved.config, saved.epoch))] = name
     return found
 
 
@@ -424,14 +430,14 @@ def estimate(group: Group, args: argparse.Namespace, remaining: int) -> float:
     shape = (args.batch_size, images["channels"], images["image_size"], images["image_size"])
     x = torch.rand(shape, device=computing_on)
 
-    def run(steps: int) -> float:
+    def seconds_of(steps: int) -> float:
         started = time.monotonic()
         for totals in loop.train_steps(model, [x] * steps, optimizer, loop.Totals()):
             totals.means()  # waits for the device
         return time.monotonic() - started
 
-    run(1)
-    return run(TIMED_STEPS) / TIMED_STEPS * -(-size // args.batch_size) * remaining
+    seconds_of(1)
+    return seconds_of(TIMED_STEPS) / TIMED_STEPS * -(-size // args.batch_size) * remaining
 
 
 def describe_plan(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:

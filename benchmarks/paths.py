@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import train
 from benchmarks.throughput import machine
+from experiments import run, train_flags
 from utils import checkpoint, cli, devices, files
 from utils.errors import UserError
 
-ROOT = Path(train.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 EAGER = "eager, fp32"  # what the others are compared with: plain modules, operation by operation
 PATHS = {
     EAGER: ("--eager", "--precision", "fp32"),
@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     for flag in args.flags:
         if flag.split("=")[0] in OWN:
             raise UserError(f"{flag}: this script sets it for each path: leave it out")
-    args.asked = train.parse_arguments(args.flags)
+    args.asked = train_flags.parse(args.flags)
     args.device = devices.choose(args.asked.gpu)
     useful = [name for name in PATHS if not devices.emulated(name, args.device)]
     args.paths = args.paths or [name for name in useful if name != "tf32" or args.device.type == "cuda"]
@@ -74,9 +74,9 @@ def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:
     call("train.py", *args.flags, *PATHS[name], *where)
     evaluated = ["--dataset", asked.dataset, "--save-path", str(folder), *(["--gpu"] if asked.gpu else [])]
     call("singular.py", *evaluated, *where)
-    record = checkpoint.load(checkpoint.path_of(folder / "checkpoint", asked.dataset, where[-1]))
+    saved = run.read(checkpoint.path_of(folder / "checkpoint", asked.dataset, where[-1]))
     (spectrum,) = json.loads((folder / asked.dataset / "singular" / f"{where[-1]}.json").read_text())
-    last = record["metrics"][-1]
+    last = saved.metrics[-1]
     return {
         "path": name,
         "train_loss": last["train_loss"],

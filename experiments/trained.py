@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 import data
-import models
-from experiments.irmae_release import describe_weights
+from experiments import run
 from models.base import Autoencoder
 from utils import checkpoint, devices
 from utils.errors import UserError
@@ -73,37 +72,31 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
     """
     name = name or args.model_name or newest(args)
     path = checkpoint.path_of(args.checkpoint, args.dataset, name)
-    record = checkpoint.load(path)
-    checkpoint.require(record, path, "weights")
-    if "model" not in record:
-        record |= describe_weights(record["weights"], path)
-    model_name, config = record["model"]["name"], record["model"]["config"]
-    check_flags(args, model_name, config, path)
+    saved = run.read(path)
+    config = saved.config
+    check_flags(args, config, path)
 
-    described = data.describe(args.dataset, **image_flags(args, record.get("data"), config))
-    place = args.data_path or data.recorded_path(args.dataset, record.get("data", {}).get("path"), path)
+    described = data.describe(args.dataset, **image_flags(args, config))
+    place = args.data_path or data.recorded_path(args.dataset, config.data_path, path)
     described["path"] = place or data.DEFAULT_PATH
 
-    model = models.build(model_name, **config)
+    model = config.build_model()
     try:
-        model.load_state_dict(record["weights"])
+        model.load_state_dict(saved.weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path}: its weights do not fit the model {model_name} it names ({reason})") from error
+        raise UserError(f"{path}: its weights do not fit the model {config.model} it names ({reason})") from error
     checkpoint.require_finite(model.state_dict(), path)
     computing_on = devices.choose(args.gpu)
     devices.prepare(model, computing_on).eval()
-    skip_corrupt = args.skip_corrupt or record.get("data", {}).get("skip_corrupt", False)
-    return Experiment(name, path, model, model_name, config, described, computing_on, skip_corrupt)
+    skip_corrupt = args.skip_corrupt or config.skip_corrupt
+    values = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")} | config.options
+    return Experiment(name, path, model, config.model, values, described, computing_on, skip_corrupt)
 
 
-def image_flags(args: argparse.Namespace, recorded: dict | None, config: dict) -> dict:
-    """Image size and channels: as recorded or, for a bare state dict, as its network takes. Contradictions raise."""
-    values = {"channels": config["channels"], "image_size": None}
-    if "architecture" in config:
-        values["image_size"] = models.image_size(config["architecture"])
-    if recorded is not None:
-        values = {key: recorded[key] for key in values}
+def image_flags(args: argparse.Namespace, config: run.RunConfig) -> dict:
+    """Image size and channels as recorded or, for a bare state dict, as its network takes. Contradictions raise."""
+    values = {"channels": config.channels, "image_size": config.image_size}
     for key, value in values.items():
         given = getattr(args, key)
         if given is not None and given != value:
@@ -111,15 +104,15 @@ def image_flags(args: argparse.Namespace, recorded: dict | None, config: dict) -
     return values
 
 
-def check_flags(args: argparse.Namespace, model_name: str, config: dict, path: Path) -> None:
+def check_flags(args: argparse.Namespace, config: run.RunConfig, path: Path) -> None:
     """Raises UserError where -n, -l or --vae contradicts what the file says, with both values."""
-    layers = config.get("linear_layers", 0)
-    if args.latent_dim is not None and args.latent_dim != config["latent_dim"]:
-        raise UserError(f"-n {args.latent_dim} contradicts {path}, whose code has n = {config['latent_dim']}")
+    layers = config.options.get("linear_layers", 0)
+    if args.latent_dim is not None and args.latent_dim != config.latent_dim:
+        raise UserError(f"-n {args.latent_dim} contradicts {path}, whose code has n = {config.latent_dim}")
     if args.linear_layers is not None and args.linear_layers != layers:
-        raise UserError(f"-l {args.linear_layers} contradicts {path}, whose model {model_name} has l = {layers}")
-    if args.vae and model_name != "vae":
-        raise UserError(f"--vae contradicts {path}, whose model is {model_name}")
+        raise UserError(f"-l {args.linear_layers} contradicts {path}, whose model {config.model} has l = {layers}")
+    if args.vae and config.model != "vae":
+        raise UserError(f"--vae contradicts {path}, whose model is {config.model}")
 
 
 def joined(names: list[str]) -> str:

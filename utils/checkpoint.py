@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -12,19 +13,10 @@ import torch
 from utils.errors import UserError
 from utils.files import locked, replacing
 
-FORMAT = 1  # raise it when an old reader would misread a new file
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
 NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt"}
 BEGINNINGS = (b"PK", b"\x80\x02")  # of the files that torch.save writes, today and before 2020
 LONGEST_NAME = 200  # bytes: file systems take 255, and results add to it
-# What the parts of a record are, and what is looked for in them.
-TYPES = {"model": dict, "data": dict, "training": dict, "weights": dict, "optimizer": dict, "random": dict}
-TYPES |= {"epoch": int, "step": int, "running": dict, "metrics": list}
-KEYS = {
-    "model": ("name", "config"),
-    "data": ("name", "image_size", "channels", "path"),
-    "training": ("batch_size", "seed", "lr", "precision"),
-}
 
 
 def path_of(folder: str | Path, dataset: str, name: str) -> Path:
@@ -81,51 +73,30 @@ def alone(path: Path, wanted: bool = True) -> Iterator[None]:
 def save(path: Path, record: dict) -> None:
     """Write a record of plain values and tensors; a run killed at any moment leaves the old file or the new one."""
     with replacing(path) as temporary:
-        torch.save({"format": FORMAT, **record}, temporary)
+        torch.save(record, temporary)
 
 
 def load(path: Path) -> dict:
-    """The record that ``save`` wrote; a bare state dict of the published release comes as ``{"weights": ...}``.
+    """What ``save`` wrote, or any other dict of a file that torch.save wrote.
 
     Raises:
-        UserError: no such file, or one that is no checkpoint.
+        UserError: no such file, or one that is damaged or not a checkpoint.
     """
     if not path.is_file():
         others = available(path.parent)
         hint = f"there are: {', '.join(others)}" if others else "none has been trained yet: see train.py --help"
         raise UserError(f"{path}: no such checkpoint (--checkpoint, --dataset, --model-name); {hint}")
     try:
+        if zipfile.is_zipfile(path):  # torch.load does not compare the checksums
+            with zipfile.ZipFile(path) as archive:
+                if (wrong := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{wrong} has changed since it was written")
         record = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
         raise UserError(f"{path}: not a checkpoint, or a damaged one ({type(error).__name__}): train again") from error
-    if isinstance(record, dict) and "format" in record:
-        if record["format"] != FORMAT:
-            raise UserError(f"{path}: checkpoint format {record['format']}, this version reads {FORMAT}: train again")
-        check_types(record, path)
-        return record
-    if isinstance(record, dict) and record and all(isinstance(value, torch.Tensor) for value in record.values()):
-        return {"weights": dict(record)}
+    if isinstance(record, dict) and record:
+        return dict(record)
     raise UserError(f"{path}: not a checkpoint of train.py (it holds a {type(record).__name__})")
-
-
-def check_types(record: dict, path: Path) -> None:
-    """Raises UserError for a part of a record that is not what train.py writes under that name."""
-    for part, kind in TYPES.items():
-        if not isinstance(record.get(part, kind()), kind):
-            raise UserError(
-                f"{path}: its {part} is a {type(record[part]).__name__}, not a {kind.__name__}: train again"
-            )
-    for part, keys in KEYS.items():
-        lacking = [key for key in keys if part in record and key not in record[part]]
-        if lacking:
-            raise UserError(f"{path}: its {part} has no {', '.join(lacking)}: train again")
-
-
-def require(record: dict, path: Path, *parts: str) -> None:
-    """Raises UserError where a record lacks one of the parts: something else than train.py wrote it."""
-    lacking = [part for part in parts if part not in record]
-    if lacking:
-        raise UserError(f"{path}: a checkpoint without {', '.join(lacking)}: train again")
 
 
 def available(folder: Path) -> list[str]:

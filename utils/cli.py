@@ -106,6 +106,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
+    def parse_given(self, arguments: list[str] | None = None) -> dict[str, object]:
+        """The values of the flags that were typed, by destination; no defaults."""
+        unset = object()
+        namespace = argparse.Namespace(**{action.dest: unset for action in self._actions})
+        return {key: value for key, value in vars(self.parse_args(arguments, namespace)).items() if value is not unset}
+
+    def with_defaults(self, given: Mapping[str, object]) -> argparse.Namespace:
+        """The arguments as ``parse_args`` returns them: ``given``, and the defaults of all other flags."""
+        defaults = {action.dest: action.default for action in self._actions if action.default != argparse.SUPPRESS}
+        return argparse.Namespace(**defaults | given)
+
     def error(self, message: str) -> None:
         if message.startswith("unrecognized arguments: "):
             flag = message.split(": ", 1)[1].split()[0].split("=")[0]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import assert_refused
 
-import train
+from experiments import run, train_flags
 from experiments.presets import PRESETS
 from models import MODELS
 from models.base import Autoencoder
-from utils import checkpoint, clusters
+from utils import clusters
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def test_trains_reloads_and_generates(script, model, dataset):
 
 def test_classes_are_sampled_interpolated_and_compared_with_labels(script):
     script("train", *training("infocat-vae", "digits", "--num-classes", "6", "--arch", "conv"))
-    config = checkpoint.load(Path("checkpoint/digits/infocat-vae"))["model"]["config"]
-    assert config["latent_dim"] == 12 and config["architecture"] == "mnist"
+    config = run.read("checkpoint/digits/infocat-vae").config
+    assert config.latent_dim == 12 and config.architecture == "mnist"
     for task in ("conditional", "centroids"):
         script("generation", "--task", task, "--dataset", "digits", "-Y", "4")
         assert json.loads(Path(f"results/digits/{task}/infocat-vae.json").read_text())["classes"] == 6
@@ -82,22 +82,22 @@ def test_flags_that_contradict_each_other_are_refused(call):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_only_change_defaults(monkeypatch, name):
     monkeypatch.setattr(sys, "argv", ["train.py", "--preset", name, "--batch-size", "7"])
-    args = train.parse_arguments()
+    args = train_flags.parse()
     flags = PRESETS[name].flags
     assert args.batch_size == 7
     assert {key: getattr(args, key) for key in flags if key != "batch_size"} == {
         key: value for key, value in flags.items() if key != "batch_size"
     }
-    config = train.new_run(args)["model"]["config"]  # raises for an option that the model does not take
-    assert all(config[key] == value for key, value in flags.items() if key in config)
+    config = run.RunConfig.from_args(args)  # raises for an option that the model does not take
+    assert all(config.flags()[key] == value for key, value in flags.items())
 
 
 def test_pretraining_is_part_of_a_run(script):
     script("train", *training("wae-mmd", "digits", "--model-name", "plain"))
     script("train", *training("wae-mmd", "digits", "--model-name", "pretrained", "--e-pretrain", "3"))
-    plain, pretrained = (checkpoint.load(Path(f"checkpoint/digits/{name}")) for name in ("plain", "pretrained"))
-    assert pretrained["model"]["config"]["e_pretrain"] == 3
-    assert not torch.equal(plain["weights"]["enc.fc.weight"], pretrained["weights"]["enc.fc.weight"])
+    plain, pretrained = (run.read(f"checkpoint/digits/{name}") for name in ("plain", "pretrained"))
+    assert pretrained.config.options["e_pretrain"] == 3
+    assert not torch.equal(plain.weights["enc.fc.weight"], pretrained.weights["enc.fc.weight"])
 
 
 def test_agreement_of_clusters_with_labels():

@@ -93,7 +93,7 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
     folder = tmp_path / "digits"
     folder.mkdir()
     record = torch.load(trained / "digits" / "ae", weights_only=True)
-    record["model"]["config"]["latent_dim"] = 99
+    record["config"]["latent_dim"] = 99
     torch.save(record, folder / "ae")
     assert_refused(call("singular.py", "--dataset", "digits", "--checkpoint", tmp_path), "weights do not fit")
 
@@ -102,12 +102,17 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
     ("damage", "words"),
     [
         (lambda record: record.clear() or record.update(format=1), ["a checkpoint without weights"]),
-        (lambda record: record["model"]["config"].update(architecture="resnet"), ["unknown architecture 'resnet'"]),
-        (lambda record: record["model"].update(name="gan"), ["unknown model 'gan'"]),
+        (lambda record: record["config"].update(architecture="resnet"), ["unknown architecture 'resnet'"]),
+        (lambda record: record["config"].update(model="gan"), ["unknown model 'gan'"]),
         (lambda record: record["weights"]["enc.fc.bias"].fill_(torch.nan), ["not finite numbers", "enc.fc.bias"]),
-        (lambda record: record.update(model="ae"), ["its model is a str, not a dict"]),
+        (lambda record: record.update(format=3), ["format 3", "reads 1 and 2"]),
+        (lambda record: record.update(config="ae"), ["its configuration is a str, not a dict"]),
+        (lambda record: record["config"].update(latent_dim="16"), ["its latent_dim is a str, not a int"]),
+        (lambda record: record["config"].update(depth=16), ["an unknown depth"]),
+        (lambda record: record["config"].pop("dataset"), ["its configuration has no dataset"]),
         (lambda record: record.update(weights=[1]), ["its weights is a list, not a dict"]),
-        (lambda record: record.update(data={}), ["its data has no name, image_size"]),
+        (lambda record: record.update(format=1), ["a checkpoint without model"]),
+        (lambda record: record.update(format=1, model="ae", data={}, training={}), ["its model is a str, not a dict"]),
     ],
 )
 def test_checkpoints_of_something_else(call, trained, tmp_path, damage, words):

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from conftest import assert_refused
 
 import data
-import models
 from experiments import fid_features as features
-from utils import checkpoint, latents, metrics
+from experiments import run
+from utils import latents, metrics
 
 CPU = torch.device("cpu")
 
@@ -58,17 +58,17 @@ def everything(with_classifier, tmp_path_factory):
 
 
 def open_model(folder, name):
-    record = checkpoint.load(folder / "digits" / name)
-    model = models.build(record["model"]["name"], **record["model"]["config"])
-    model.load_state_dict(record["weights"])
-    return model.eval(), record
+    saved = run.read(folder / "digits" / name)
+    model = saved.config.build_model()
+    model.load_state_dict(saved.weights)
+    return model.eval(), saved
 
 
 @pytest.mark.parametrize("name", ["ae", "irmae", "vae"])
 @torch.no_grad()
 def test_numbers_of_a_model(with_classifier, everything, name):
     _, rows, _ = everything
-    model, record = open_model(with_classifier, name)
+    model, saved = open_model(with_classifier, name)
     dataset = data.load("digits", "test")
     x = dataset[:]
     codes = model.encode(x)
@@ -79,7 +79,7 @@ def test_numbers_of_a_model(with_classifier, everything, name):
     assert row["rank"] == latents.spectrum(codes).rank()
     assert row["parameters"] == sum(p.numel() for p in model.parameters())
     assert row["epochs"] == 2
-    assert row["training_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in record["metrics"]))
+    assert row["training_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in saved.metrics))
     extractor = open_classifier(with_classifier)
     real, fake = (extractor.of([images], len(images), "test") for images in (x, y))
     assert row["fid_cls_reconstruction"] == pytest.approx(metrics.frechet_distance(real, fake), rel=1e-3)

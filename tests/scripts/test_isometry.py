@@ -13,8 +13,9 @@ from torch import nn
 import data
 import isometry as script
 import models
+from experiments import run
 from models.radogaga import ssim
-from utils import checkpoint, isometry
+from utils import isometry
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -101,13 +102,10 @@ def test_a_constant_decoder_has_no_correlation():
 @pytest.fixture
 def checkpoints(tmp_path) -> list[str]:
     """Untrained models in checkpoints, and the flags that find them."""
-    record = {"data": {"name": "digits", "image_size": 32, "channels": 1, "path": str(tmp_path)}}
     for name in ("ae", "radogaga"):
         torch.manual_seed(0)
-        config = {"architecture": "mnist", "channels": 1, "latent_dim": 8, **models.options(name)}
-        weights = models.build(name, **config).state_dict()
-        model = {"name": name, "config": config}
-        checkpoint.save(tmp_path / "digits" / name, record | {"model": model, "weights": weights})
+        config = run.RunConfig(name, "mnist", 8, "digits", 32, 1, models.options(name), str(tmp_path))
+        run.Checkpoint(config, config.build_model().state_dict()).save(tmp_path / "digits" / name)
     return ["--dataset", "digits", "--checkpoint", str(tmp_path), "--save-path", str(tmp_path / "results")]
 
 
@@ -123,9 +121,9 @@ def test_the_script_puts_several_models_in_one_table(checkpoints, tmp_path):
     x = next(data.load("digits", "test", str(tmp_path), 60).batches(60))
     errors = {}
     for name in ("ae", "radogaga"):
-        record = checkpoint.load(tmp_path / "digits" / name)
-        model = models.build(name, **record["model"]["config"]).eval()
-        model.load_state_dict(record["weights"])
+        saved = run.read(tmp_path / "digits" / name)
+        model = saved.config.build_model().eval()
+        model.load_state_dict(saved.weights)
         with torch.no_grad():
             errors[name] = float((model(x) - x).square().mean())
     for row in rows:

@@ -9,8 +9,7 @@ from conftest import assert_refused, run_script
 from PIL import Image
 
 import data
-import models
-from utils import checkpoint
+import experiments.run
 
 TASKS = ("reconstruction", "interpolation", "mvg", "gmm", "pca", "tsne")
 
@@ -25,9 +24,9 @@ def common(trained, results):
 
 
 def model_of(trained, name):
-    record = checkpoint.load(trained / "digits" / name)
-    model = models.build(record["model"]["name"], **record["model"]["config"])
-    model.load_state_dict(record["weights"])
+    saved = experiments.run.read(trained / "digits" / name)
+    model = saved.config.build_model()
+    model.load_state_dict(saved.weights)
     return model.eval()
 
 

@@ -1,6 +1,7 @@
 """The training loop: what it reports, and that no interruption changes what comes out."""
 
 import csv
+import dataclasses
 import signal
 import time
 
@@ -10,7 +11,7 @@ from conftest import assert_refused, run_script, start_script
 
 import models
 import reproduce
-import train
+from experiments import run, train_flags
 from utils import checkpoint, devices, loop
 
 FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 400, "--valid-size", 100, "--lr", 1e-3)
@@ -160,8 +161,8 @@ def test_resume_takes_the_flags_of_the_first_run(uninterrupted, tmp_path, call):
     assert again.status == 0 and "already trained for 2 epochs" in again.last_line
     assert call(*command, "--resume", "--epochs", 3).status == 0
     assert same(weights(tmp_path), weights(uninterrupted))
-    record = checkpoint.load(tmp_path / "digits" / "vae")
-    assert record["training"]["lr"] == 1e-3 and record["target"] == 3
+    record = run.read(tmp_path / "digits" / "vae")
+    assert record.config.lr == 1e-3 and record.config.epochs == 3
     assert call(*command, "--resume", "--epochs", 4, "--lr", 2e-3).status == 0
     assert [row["lr"] for row in checkpoint.load(tmp_path / "digits" / "vae")["metrics"]] == [1e-3, 1e-3, 1e-3, 2e-3]
     assert_refused(call(*command, "--resume", "-n", 9), "latent_dim is 8", "9")
@@ -178,11 +179,11 @@ def test_a_folder_that_changed_is_noticed(tmp_path, call):
     base = ("train.py", "--dataset", "folder", "--checkpoint", checkpoints, "--model-name", "x")
     first = (*base, "--data-path", pictures, "--image-size", 32, "--channels", 1, "-l", 0, "-n", 4, "--eager")
     assert call(*first, "--epochs", 1).status == 0
-    assert checkpoint.load(checkpoints / "folder" / "x")["eager"]
+    assert run.read(checkpoints / "folder" / "x").config.eager
     (pictures / "new.png").write_bytes((pictures / "3.png").read_bytes())
     result = call(*base, "--resume", "--epochs", 2)
     assert result.status == 0 and "have changed since" in result.out
-    assert checkpoint.load(checkpoints / "folder" / "x")["eager"]
+    assert run.read(checkpoints / "folder" / "x").config.eager
     record = checkpoint.load(checkpoints / "folder" / "x")
     checkpoint.save(checkpoints / "folder" / "x", record | {"step": 1})
     (pictures / "new.png").unlink()
@@ -205,11 +206,11 @@ def test_resume_takes_every_option_of_a_model(tmp_path, call, model):
     command = ("train.py", "--dataset", "digits", "--checkpoint", tmp_path, "--model-name", "x")
     result = call(*command, "--model", model, *flags, *sizes)
     assert result.status == 0, result.err
-    before = checkpoint.load(tmp_path / "digits" / "x")
+    before = run.read(tmp_path / "digits" / "x")
     result = call(*command, "--resume", "--epochs", 2)
     assert result.status == 0, result.err
-    after = checkpoint.load(tmp_path / "digits" / "x")
-    assert after["epoch"] == 2 and after["model"] == before["model"] and after["data"] == before["data"]
+    after = run.read(tmp_path / "digits" / "x")
+    assert after.epoch == 2 and after.config == dataclasses.replace(before.config, epochs=2)
 
 
 def test_eager_or_captured_here_or_on_a_gpu_it_is_one_run(call, tmp_path):
@@ -224,12 +225,12 @@ def test_eager_or_captured_here_or_on_a_gpu_it_is_one_run(call, tmp_path):
     checkpoint.save(other, record)
     result = call("train.py", *flags, "--epochs", 2, "--checkpoint", tmp_path / "other", "--resume")
     assert result.status == 0, result.err
-    records = [checkpoint.load(path) for path in (eager, other)]
-    losses = [[row["valid_loss"] for row in record["metrics"]] for record in records]
+    records = [run.read(path) for path in (eager, other)]
+    losses = [[row["valid_loss"] for row in record.metrics] for record in records]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
-    assert not any(group["capturable"] for group in records[1]["optimizer"]["param_groups"])
-    keys = [reproduce.configuration(record, 2) for record in records]
-    asked = reproduce.configuration(train.new_run(train.parse_arguments([*map(str, flags), "--eager"])), 2)
+    assert not any(group["capturable"] for group in records[1].optimizer["param_groups"])
+    keys = [reproduce.configuration(record.config, 2) for record in records]
+    asked = reproduce.configuration(run.RunConfig.from_args(train_flags.parse([*map(str, flags), "--eager"])), 2)
     assert keys[0] == keys[1] == asked
 
 

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from conftest import ROOT, assert_refused
 from torch import nn
 
-import models
-from experiments.irmae_release import describe_weights
+from experiments import run
 from utils import checkpoint
 from utils.errors import UserError
 
@@ -191,12 +190,11 @@ def test_a_checkpoint_of_the_released_code(tmp_path, dataset, layers, vae):
     """Same encoding, decoding and loss, from nothing but the bare state dict."""
     torch.manual_seed(1)
     reference = Reference(dataset, 9, layers, vae)
-    torch.save(reference.state_dict(), tmp_path / "released")
-    weights = checkpoint.load(tmp_path / "released")["weights"]
-    described = describe_weights(weights, tmp_path / "released")["model"]
-    model = models.build(described["name"], **described["config"])
-    model.load_state_dict(weights)
-    model.eval()
+    (tmp_path / dataset).mkdir()
+    torch.save(reference.state_dict(), tmp_path / dataset / "released")
+    saved = run.read(tmp_path / dataset / "released")
+    model = saved.config.build_model().eval()
+    model.load_state_dict(saved.weights)
     x = torch.rand(5, 3 if dataset == "shape" else 1, 32, 32)
     with torch.no_grad():
         code = reference.encode(x)[:, :9]
@@ -227,9 +225,8 @@ def test_every_script_takes_a_released_checkpoint(tmp_path, call):
 
 def test_a_state_dict_of_something_else(tmp_path):
     torch.save({"layer1.weight": torch.zeros(2, 2)}, tmp_path / "resnet")
-    weights = checkpoint.load(tmp_path / "resnet")["weights"]
     with pytest.raises(UserError, match="resnet: a state dict, but not one of the code released with IRMAE"):
-        describe_weights(weights, tmp_path / "resnet")
+        run.read(tmp_path / "resnet")
 
 
 def test_numbers_in_json_are_numbers(tmp_path):
