@@ -43,3 +43,22 @@ COLUMNS = {
     "epochs": Column("epochs", "d"),
     "training_seconds": Column("training, s", ".0f"),
 }
+
+# Metrics of the other scripts, which the tables of reproduce.py show.
+OTHER_COLUMNS = {
+    "isometry_ssim": Column("isometry r, 1 − SSIM"),
+    "metric_variation": Column("variation of the metric"),
+    "pearson": Column("Pearson r", ".4f"),
+    "spearman": Column("Spearman ρ", ".4f"),
+    "precision": Column("precision"),
+    "recall": Column("recall"),
+    "f1": Column("F1"),
+    "roc_auc": Column("ROC-AUC"),
+}
+
+
+def column_of(metric: str) -> Column:
+    """The column of a metric of any script; ``accuracy_100`` is that of classification.py with 100 labels."""
+    if metric.startswith("accuracy_"):
+        return Column(f"{int(metric.removeprefix('accuracy_')):,} labels", ".4f")
+    return COLUMNS.get(metric) or OTHER_COLUMNS[metric]

@@ -1,25 +1,28 @@
-"""reproduce.py: the plan, one real cell and, with quick stand-ins for the scripts, kills, failures and the report."""
+"""reproduce.py: real cells and, with quick stand-ins for the scripts, kills, failures, commands and the report."""
 
-import html.parser
 import json
 import multiprocessing
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import time
 
 import pytest
 import torch
-from conftest import assert_refused
+from conftest import ENVIRONMENT, assert_refused, run_script
 from PIL import Image
 
+import data
 import reproduce
 from experiments import fid_features as features
-from experiments import report
+from experiments import runner
+from experiments.results import read_cell
 from experiments.tables import TABLES, Cell, Row, Table
 
 # Stand-ins that take seconds off, not behaviour: a training of several saved epochs that can be resumed, and an
@@ -31,7 +34,7 @@ value = lambda flag: words[words.index(flag) + 1]
 here = pathlib.Path(__file__).parent
 path = pathlib.Path(value("--checkpoint")) / value("--dataset") / value("--model-name")
 path.parent.mkdir(parents=True, exist_ok=True)
-layers = int(value("-l")) if "-l" in words else 0
+layers = int(value("--linear-layers")) if "--linear-layers" in words else 0
 failing = here / "failing"
 if failing.exists() and failing.read_text() == str(layers):
     sys.exit("train.py: error: out of memory (tried to allocate 9 GiB): try a smaller --batch-size")
@@ -68,7 +71,8 @@ def scripts(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "train.py").write_text(STAND_IN_TRAIN)
     (folder / "evaluate.py").write_text(STAND_IN_EVALUATE)
-    monkeypatch.setattr(reproduce, "ROOT", folder)
+    monkeypatch.setattr(runner, "ROOT", folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
 
 
@@ -82,53 +86,6 @@ def tables_of(folder):
     folder = folder / "results" / "reproduce"
     rows = json.loads((folder / "depth.json").read_text())["rows"]
     return (folder / "depth.md").read_text(), [(row["label"], row["values"], row["failures"]) for row in rows]
-
-
-def planned(*words):
-    sys_argv, sys.argv = sys.argv, ["reproduce.py", *map(str, words)]
-    try:
-        args = reproduce.parse_arguments()
-    finally:
-        sys.argv = sys_argv
-    return reproduce.make_plan(args)
-
-
-def test_every_table_can_be_planned_and_shares_its_trainings():
-    plan = planned("all", "--seeds", 2)
-    assert set(plan.rows) == set(TABLES)
-    for name, rows in plan.rows.items():
-        assert [row.label for row, _ in rows] == [row.label for row in TABLES[name].rows]
-        assert len({row.label for row, _ in rows}) == len(rows)
-    by_label = {row.label: pairs for row, pairs in plan.rows["depth"] + plan.rows["variance"]}
-    assert by_label["l = 8"][0][1] is by_label["1x"][0][1]  # one training, one evaluation, two tables
-    assert by_label["l = 8"][0][0] is not by_label["l = 8"][1][0]  # another seed is another training
-    classified = {row.label: pairs for row, pairs in plan.rows["classification"]}
-    assert classified["IRMAE, l = 8"][0][0] is by_label["l = 8"][0][0]
-    assert not any(group.command for group, _ in classified["supervised"])
-    keys = [task.key for group in plan.groups.values() for task in group.tasks.values()]
-    assert len(set(keys)) == len(keys)
-
-
-def test_keys_follow_the_configuration():
-    def keys(*words):
-        return {key for group in planned("depth", *words).groups.values() for key in group.tasks}
-
-    base = keys("--epochs", 5)
-    assert base == keys("--epochs", 5, "--data-path", "/elsewhere", "--jobs", 2)
-    for change in (("--epochs", 6), ("--epochs", 5, "--seed", 1), ("--epochs", 5, "--dataset", "digits"),
-                   ("--epochs", 5, "--batch-size", 64), ("--epochs", 5, "--fid-samples", 500)):  # fmt: skip
-        assert not base & keys(*change), change
-
-
-def test_a_folder_is_known_by_its_place(tmp_path):
-    def keys(*words):
-        plan = planned("classification", "--dataset", "folder", *words)
-        return {key for group in plan.groups.values() for key in group.tasks}
-
-    base = ("--data-path", tmp_path / "a", "--image-size", 32)
-    assert keys(*base) == keys(*base)
-    for change in (("--data-path", tmp_path / "b", "--image-size", 32), (*base, "--channels", 1)):
-        assert not keys(*base) & keys(*change), change
 
 
 @pytest.mark.parametrize(
@@ -154,44 +111,25 @@ def fill(path, num):
 
 
 def test_a_folder_is_looked_at_before_anything_is_trained(scripts, tmp_path, call):
-    """Too few test images, no labels; other files are other cells; the command below the table finds the same ones."""
+    """Too few test images, no labels."""
     pictures = tmp_path / "pictures"
     fill(pictures / "train", 12)
     fill(pictures / "test", 1)
     flags = ("--dataset", "folder", "--data-path", pictures, "--image-size", 32, "--features", "none")
     flags += flags_of(tmp_path)[3:]
     assert_refused(call("reproduce.py", "depth", *flags), "1 test image")
-    before = set(planned("depth", *flags).groups)
     (pictures / "test" / "more.png").write_bytes((pictures / "train" / "3.png").read_bytes())
     assert_refused(call("reproduce.py", "classification", *flags), "no labels to classify")
     assert not (tmp_path / "checkpoint").exists()
-    after = set(planned("depth", *flags).groups)
-    assert not before & after
-
-    sys.argv = ["reproduce.py", "depth", *map(str, flags)]
-    line = reproduce.command_line("depth", reproduce.parse_arguments())
-    assert set(planned(*line.split()[2:]).groups) == after
 
 
-def test_foreign_files_among_the_checkpoints_stop_nothing(tmp_path, call):
+def test_foreign_files_among_the_checkpoints_stop_nothing(tmp_path):
     folder = tmp_path / "checkpoint" / "digits"
     folder.mkdir(parents=True)
     torch.save({"format": 1, "training": {}}, folder / "odd")
     torch.save({"format": 1, "model": "x"}, folder / "odder")
     (folder / "notes").write_text("not one")
-    assert reproduce.trained_elsewhere(tmp_path / "checkpoint") == {}
-
-
-def test_the_published_toy_data_is_used_where_it_lies(tmp_path):
-    (tmp_path / "toy.csv").write_text("")
-    keys = [set(planned("density", *flags).groups) for flags in ((), ("--data-path", tmp_path))]
-    assert not keys[0] & keys[1]
-
-
-def test_all_leaves_out_what_a_data_set_cannot_have(capsys):
-    plan = planned("all", "--dataset", "celeba")
-    assert set(plan.rows) == set(TABLES) - {"classification"}
-    assert "classification is left out: --dataset celeba has no labels" in capsys.readouterr().out
+    assert runner.trained_before(tmp_path / "checkpoint", {"digits"}) == {}
 
 
 def test_without_inception_weights_a_table_is_refused_or_made_without_fid(scripts, tmp_path, call, monkeypatch):
@@ -217,39 +155,7 @@ def test_a_damaged_result_is_made_again_and_does_not_stop_a_dry_run(scripts, tmp
     result = call("reproduce.py", *flags_of(tmp_path), "--dry-run")
     assert result.status == 0 and "4 cells to do" in result.last_line, result
     assert call("reproduce.py", *flags_of(tmp_path)).status == 0
-    assert all(reproduce.read_cell(cell) for cell in cells)
-
-
-def test_the_command_below_a_table_asks_for_the_same_cells(monkeypatch):
-    def plan_of(words):
-        monkeypatch.setattr(sys, "argv", words)
-        args = reproduce.parse_arguments()
-        return reproduce.command_line("depth", args), set(reproduce.make_plan(args).groups)
-
-    words = [
-        "depth",
-        "--epochs",
-        "3",
-        "--seed",
-        "5",
-        "--batch-size",
-        "64",
-        "--precision",
-        "bf16",
-        "--dataset",
-        "digits",
-    ]
-    line, groups = plan_of(["reproduce.py", *words])
-    assert plan_of(line.split()[1:]) == (line, groups)
-    assert not groups & plan_of(["reproduce.py", *words[:7], *words[9:]])[1], "another precision is another cell"
-
-
-def test_published_numbers_belong_to_rows():
-    for table in TABLES.values():
-        labels = {row.label for row in table.rows}
-        for metric, numbers in table.published.items():
-            assert metric in table.columns and set(numbers) <= labels
-        assert {metric for _, metric in table.claims} | set(table.figure) <= set(table.columns)
+    assert all(read_cell(cell) for cell in cells)
 
 
 def main_in_child(words):
@@ -335,7 +241,7 @@ def test_seeds_give_mean_and_standard_deviation(scripts, tmp_path, call):
     for label, values, _ in rows:
         ranks = values["rank"]
         assert len(ranks) == 3 and len(set(ranks)) == 3
-        line = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
+        line = next(line for line in text.splitlines() if line.startswith(f"| {label} "))
         assert f"{statistics.fmean(ranks):.1f} ± {statistics.stdev(ranks):.1f}" in line
     assert "Epochs of training: 4" in text and "Seeds: 0, 1, 2" in text
     assert "FID_cls" in text and "test accuracy 0.9900" in text
@@ -346,6 +252,66 @@ def test_dry_run_starts_nothing(scripts, tmp_path, call):
     assert result.status == 0, result.err
     assert "5 groups, 5 cells to do" in result.last_line and re.search(r"training \d", result.last_line)
     assert not (scripts / "epochs.log").exists() and not (tmp_path / "results").exists()
+
+
+def test_commands_need_none_of_the_others_and_the_same_call_without_them_collects(scripts, tmp_path, call):
+    flags = flags_of(tmp_path, "--seeds", 2)
+    lines = call("reproduce.py", *flags, "--commands").out.splitlines()
+    assert len(lines) == 10 and not (scripts / "epochs.log").exists()
+    words = [shlex.split(line)[2:] for line in lines]
+    result = call("reproduce.py", *words[7])
+    assert result.status == 0 and "1 of 1 cells done" in result.last_line, result
+    first = (scripts / "epochs.log").read_text()
+    assert {line.split()[0] for line in first.splitlines()} == {words[7][words[7].index("--group") + 1]}
+    assert not (tmp_path / "results" / "reproduce" / "depth.md").exists()
+    assert call("reproduce.py", *words[7]).status == 0  # again: nothing is left to do
+    assert (scripts / "epochs.log").read_text() == first
+    assert call("reproduce.py", *flags, "--commands").out.splitlines() == lines[:7] + lines[8:]
+
+    (scripts / "failing").write_text("4")
+    statuses = [call("reproduce.py", *each).status for each in words]
+    assert statuses == [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]  # l = 4 with both seeds; the order is rows, then seeds
+    (scripts / "failing").unlink()
+    before = (scripts / "epochs.log").read_text().splitlines()
+    result = call("reproduce.py", *flags)
+    assert result.status == 0, result.err
+    assert len((scripts / "epochs.log").read_text().splitlines()) == len(before) + 2 * 4  # what failed, and no other
+    assert_refused(call("reproduce.py", *flags, "--group", "ae-0"), "--group ae-0: not in this plan")
+
+
+def test_a_report_from_cells_alone_runs_nothing(scripts, tmp_path, call):
+    assert call("reproduce.py", *flags_of(tmp_path)).status == 0
+    kept = tmp_path / "kept" / "depth"
+    shutil.copytree(tmp_path / "results" / "reproduce" / "cells", kept)
+    (scripts / "epochs.log").unlink()
+    elsewhere = flags_of(tmp_path / "elsewhere", "--from", tmp_path / "kept", "--html", tmp_path / "page.html")
+    result = call("reproduce.py", *elsewhere)
+    assert result.status == 0, result.err
+    assert tables_of(tmp_path / "elsewhere") == tables_of(tmp_path) and (tmp_path / "page.html").exists()
+    assert not (scripts / "epochs.log").exists() and not (tmp_path / "elsewhere" / "checkpoint").exists()
+    assert {file.suffix for file in (tmp_path / "elsewhere" / "results" / "reproduce").iterdir()} == {
+        ".md", ".png", ".json"}  # fmt: skip
+    next(kept.iterdir()).unlink()
+    result = call("reproduce.py", *elsewhere)
+    assert result.status == 1 and "not run" in result.out and "1 cells missing" in result.last_line
+    assert_refused(
+        call("reproduce.py", *elsewhere, "--epochs", 5), f"--from {tmp_path / 'kept'}", "none of its 4 cells"
+    )
+
+
+def test_a_printed_command_runs_in_a_shell_and_its_cell_names_where_it_was_made(tmp_path, call):
+    flags = ("density", "--epochs", 1, "--save-path", tmp_path, "--checkpoint", tmp_path / "checkpoint")
+    *_, line = run_script("reproduce.py", *flags, "--commands").out.splitlines()
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "reproduce" / "cells").iterdir()
+    made = read_cell(file)["provenance"]
+    assert made["device"] == "cpu" and made["threads"] == 1 and made["seed"] == 0 and made["precision"] == "fp32"
+    assert made["torch"] == torch.__version__ and re.fullmatch(r"20\d\d-\d\d-\d\d", made["date"])
+    assert made["device_name"] and made["python"] and made["commit"]
+    result = call("reproduce.py", *flags, "--from", file.parent)
+    assert result.status == 1 and "3 cells missing" in result.last_line
+    assert re.search(r"PCA and Gaussian mixture +\| 0\.\d{4} ", result.out)
 
 
 def test_missing_features_are_a_failure_that_is_tried_again(scripts, tmp_path, call, monkeypatch):
@@ -361,16 +327,12 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     """The table's row asks for what ``train.py`` made before: it is evaluated, not trained again."""
     shutil.copytree(trained / "digits", tmp_path / "trained" / "digits")
     trained = tmp_path / "trained"
-    flags = {"--model": "ae", "--lr": 1e-3, "-n": 16}
-    rows = (Row("AE", flags), Row("other n", flags | {"-n": 8}, (Cell("isometry.py", {"--pairs": 50}),)))
+    flags = {"model": "ae", "lr": 1e-3, "latent_dim": 16}
+    rows = (Row("AE", flags), Row("other n", flags | {"latent_dim": 8}, (Cell("isometry.py", {"pairs": 50}),)))
     columns = ("mse", "rank", "fid_mvg", "isometry", "isometry_ssim", "metric_variation")
     table = Table("Two rows", "digits", rows, columns, ("mse",))
     monkeypatch.setitem(TABLES, "one", table)
     monkeypatch.setattr(features, "LEAST_STEPS", 24)
-    import torch
-
-    import data
-
     cpu = torch.device("cpu")
     features.classifier(trained / "features", data.describe("digits"), cpu, lambda split: data.load("digits", split))
     names = {path.name for path in (trained / "digits").iterdir() if path.is_file()}
@@ -384,64 +346,6 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     assert rows[1]["cells"][0]["training"]["model"]["config"]["latent_dim"] == 8
     assert {"mse", "isometry", "isometry_ssim", "metric_variation"} <= set(rows[1]["values"])
     assert (tmp_path / "reproduce" / "one.png").stat().st_size > 5000
-
-
-def lines_of(ranks, distances):
-    rows = TABLES["depth"].rows
-    return [
-        report.Line(row, {"rank": [rank], "fid_cls_mvg": [distance]})
-        for row, rank, distance in zip(rows, ranks, distances, strict=True)
-    ]
-
-
-def result_of(lines, dataset="mnist"):
-    budget = {"epochs": 7, "seeds": [0], "fid_samples": 10, "classifier_accuracy": 0.99, "command": "python <this>"}
-    budget |= {"device": "CPU", "precision": "fp32"}
-    return report.Result(TABLES["depth"], dataset, "_cls", lines, budget)
-
-
-def test_the_table_says_whether_the_published_order_was_found():
-    holds = report.claims(result_of(lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])))
-    assert len(holds) == 2 and all("as published" in sentence for sentence in holds)
-    fails = report.claims(result_of(lines_of([90, 70, 70, 8, 4], [20, 44, 30, 37, 62])))
-    assert all("NOT found here, after 7 epochs" in sentence for sentence in fails)
-
-
-def test_published_numbers_stand_beside_ours_only_on_their_data():
-    lines = lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])
-    text = "\n".join(report.markdown(result_of(lines)))
-    assert "FID (Inception), published" in text and "| 30.1 |" in text and "FID_cls mvg" in text
-    text = "\n".join(report.markdown(result_of(lines, "digits")))
-    assert "FID (Inception), published" not in text and "published numbers are of mnist" in text
-
-
-class Page(html.parser.HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.sources = [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.sources += [value for key, value in attributes if key in ("src", "href")]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_the_page_is_whole_and_fetches_nothing(tmp_path):
-    lines = lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])
-    lines[0].configurations.append({"command": "train <b>", "epochs": 7})
-    result = result_of(lines)
-    report.write(tmp_path, "depth", result)
-    report.write_html(tmp_path / "page.html", {"depth": result}, tmp_path)
-    text = (tmp_path / "page.html").read_text()
-    page = Page()
-    page.feed(text)
-    assert page.open == [] and page.tags.count("tr") == 6 and "details" in page.tags
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources) and page.sources
-    assert "://" not in text and "train &lt;b&gt;" in text
 
 
 def test_an_unknown_table_is_refused(call):

@@ -10,8 +10,8 @@ import torch
 from conftest import assert_refused, run_script, start_script
 
 import models
-import reproduce
 from experiments import run, train_flags
+from experiments.plan import configuration
 from utils import checkpoint, devices, loop
 
 FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 400, "--valid-size", 100, "--lr", 1e-3)
@@ -229,8 +229,8 @@ def test_eager_or_captured_here_or_on_a_gpu_it_is_one_run(call, tmp_path):
     losses = [[row["valid_loss"] for row in record.metrics] for record in records]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
     assert not any(group["capturable"] for group in records[1].optimizer["param_groups"])
-    keys = [reproduce.configuration(record.config, 2) for record in records]
-    asked = reproduce.configuration(run.RunConfig.from_args(train_flags.parse([*map(str, flags), "--eager"])), 2)
+    keys = [configuration(record.config, 2) for record in records]
+    asked = configuration(run.RunConfig.from_args(train_flags.parse([*map(str, flags), "--eager"])), 2)
     assert keys[0] == keys[1] == asked
 
 

@@ -1,0 +1,200 @@
+"""The plan of ``reproduce.py``: each training that the tables need, once, and the evaluations that fill the cells."""
+
+import argparse
+import hashlib
+import json
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+
+import models
+from data import tabular
+from experiments.run import RunConfig
+from experiments.tables import FULL_EPOCHS, TABLES, Cell, Row, Table
+from utils.errors import UserError
+
+LABELLED = ("mnist", "fashion-mnist", "digits", "shape")  # FID_cls unless --features says otherwise
+TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "digits": 1_437, "celeba": 162_770, "shape": 50_000}
+DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt")
+
+
+@dataclass
+class Task:
+    """The evaluation of a cell for one seed.
+
+    Attributes:
+        key, config: everything that its metrics depend on, and the hash of it, under which its result is kept.
+        command: the script and its flags, without ``--checkpoint``, ``--model-name`` and ``--save-path``.
+        rename: see ``tables.Cell``.
+        features: the kind of features that the result must have, "" where the script has none.
+    """
+
+    key: str
+    config: dict
+    command: list[str]
+    rename: dict[str, str]
+    features: str = ""
+
+
+@dataclass
+class Group:
+    """A training, or none, and the tasks that need it: what one process can do independently of the other groups.
+
+    Attributes:
+        name: of the checkpoint, with the hash of ``config``; without a training the key of the task.
+        run, config: the training and its ``configuration``; None where nothing is trained.
+        command: train.py and its flags, likewise.
+    """
+
+    name: str
+    run: RunConfig | None = None
+    config: dict | None = None
+    command: list[str] = field(default_factory=list)
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """All groups by name, and the tasks of each row of each table."""
+
+    groups: dict[str, Group] = field(default_factory=dict)
+    rows: dict[str, list[tuple[Row, list[tuple[Group, Task]]]]] = field(default_factory=dict)
+
+    def tables_of(self, group: Group) -> list[str]:
+        """Names of the tables that show a group."""
+        return [name for name, rows in self.rows.items() if any(group is pair[0] for row in rows for pair in row[1])]
+
+
+def as_flags(values: dict[str, object]) -> dict[str, object]:
+    """``{"linear_layers": 4, "vae": False}`` as ``{"--linear-layers": 4}``: None and False are left out."""
+    given = {key: value for key, value in values.items() if value is not None and value is not False}
+    return {f"--{key.replace('_', '-')}": value for key, value in given.items()}
+
+
+def as_words(values: dict[str, object]) -> list[str]:
+    """``{"linear_layers": 4, "vae": True}`` as ``["--linear-layers", "4", "--vae"]``."""
+    words: list[str] = []
+    for flag, value in as_flags(values).items():
+        words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def hash_of(content: dict) -> str:
+    """Ten letters that change with any value. They name cells and checkpoints that exist: not to be changed."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def configuration(run: RunConfig, epochs: int) -> dict:
+    """Everything that the result of a training depends on; its hash is part of the names of cells and checkpoints.
+
+    The place of the data does not count, except for a folder of the user's own, which has no other name. The layout is
+    that of checkpoint format 1, so that cells made with it keep their keys.
+    """
+    sizes = {"architecture": run.architecture, "channels": run.channels, "latent_dim": run.latent_dim}
+    images = {
+        "name": run.dataset,
+        "image_size": run.image_size,
+        "channels": run.channels,
+        "files": run.data_fingerprint,
+    }
+    images |= {"skip_corrupt": run.skip_corrupt, "train_size": run.train_size, "valid_size": run.valid_size}
+    images |= {"path": run.data_path} if run.dataset == "folder" else {}
+    return {
+        "model": {"name": run.model, "config": sizes | run.options},
+        "data": {key: value for key, value in images.items() if value is not None and value is not False},
+        "training": {"batch_size": run.batch_size, "seed": run.seed, "lr": run.lr, "precision": run.precision},
+        "epochs": epochs,
+    }
+
+
+def run_of(flags: dict[str, object]) -> RunConfig:
+    """The training that train.py does with these flags, given by destination."""
+    values = {each.name: None if each.default is MISSING else each.default for each in fields(RunConfig)}
+    values |= {key: None for name in models.MODELS for key in models.options(name)}
+    return RunConfig.from_args(argparse.Namespace(**values | {"arch": None, "vae": False} | flags))
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What the tables of the command line need, each training and each evaluation once.
+
+    Raises:
+        UserError: a table that cannot be made of ``--dataset``, or a flag that a model of the table cannot have.
+    """
+    plan = Plan()
+    for name in list(TABLES) if "all" in args.tables else dict.fromkeys(args.tables):
+        table = TABLES[name]
+        if reason := unsuitable(table, dataset_of(args, table)):
+            if name in args.tables:
+                raise UserError(f"{name}: {reason}")
+            print(f"{name} is left out: {reason}")
+            continue
+        plan.rows[name] = []
+        for row in table.rows:
+            pairs = []
+            for seed in range(args.seed, args.seed + args.seeds):
+                training = plan_training(args, table, row, seed)
+                for cell in row.cells:
+                    task = plan_task(args, dataset_of(args, table), training, cell, seed)
+                    group = training or Group(task.key)
+                    group = plan.groups.setdefault(group.name, group)
+                    pairs.append((group, group.tasks.setdefault(task.key, task)))
+            plan.rows[name].append((row, pairs))
+    return plan
+
+
+def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
+    """The data set of a table's trainings; None where its rows name their own."""
+    return table.dataset and (args.dataset or table.dataset)
+
+
+def features_of(args: argparse.Namespace, dataset: str) -> str:
+    """The features of FID and KID: ``--features``, else those of a classifier where the data set has labels."""
+    return args.features or ("classifier" if dataset in LABELLED else "inception")
+
+
+def data_flags(args: argparse.Namespace, dataset: str | None) -> dict[str, object]:
+    return {} if dataset is None else {"dataset": dataset} | {key: getattr(args, key) for key in DATA_FLAGS}
+
+
+def unsuitable(table: Table, dataset: str | None) -> str:
+    """Why a table cannot be made of a data set; "" where it can, as far as is known before loading it."""
+    cells = [cell for row in table.rows for cell in row.cells if cell.script == "classification.py"]
+    size = max((cell.flags.get("train_size", 1) for cell in cells), default=0)
+    if size == 0 or dataset == "folder":
+        return ""
+    if dataset not in LABELLED:
+        return f"--dataset {dataset} has no labels to classify"
+    if size > TRAINING_IMAGES[dataset]:
+        return f"--dataset {dataset} has {TRAINING_IMAGES[dataset]:,} labelled training images, {size:,} are used"
+    return ""
+
+
+def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -> Group | None:
+    """The training of a row, its configuration complete with every default; None where nothing is trained before."""
+    if row.train is None:
+        return None
+    dataset = dataset_of(args, table)
+    flags = data_flags(args, dataset) | row.train | (table.published_train if dataset == table.dataset else {})
+    flags |= {"batch_size": args.batch_size, "seed": seed, "precision": args.precision, "epochs": args.epochs}
+    run = run_of(flags)
+    config = configuration(run, args.epochs)
+    return Group(f"{run.model}-{hash_of(config)}", run, config, ["train.py", *as_words(flags | {"gpu": args.gpu})])
+
+
+def plan_task(args: argparse.Namespace, dataset: str | None, training: Group | None, cell: Cell, seed: int) -> Task:
+    """The evaluation of a cell: ``flags`` change its numbers, ``places`` and the device do not."""
+    flags, features = cell.flags | {"seed": seed}, ""
+    places = data_flags(args, dataset) | {"gpu": args.gpu}
+    if cell.epochs is not None:
+        flags["epochs"] = max(cell.min_epochs, round(cell.epochs * args.epochs / FULL_EPOCHS))
+    if cell.script == "evaluate.py":
+        features = features_of(args, dataset)
+        flags |= {"features": features, "fid_samples": args.fid_samples}
+        places["inception_weights"] = args.inception_weights if features == "inception" else None
+    if dataset is not None and training is None:  # nothing trained before: the data set determines what is computed
+        flags |= data_flags(args, dataset) if dataset == "folder" else {"dataset": dataset}
+    if dataset is None and cell.script == "anomaly.py":
+        places["data_path"] = args.data_path
+    if cell.script == "density.py" and args.data_path is not None and tabular.toy_file(Path(args.data_path)):
+        flags["data_path"] = args.data_path  # the published points instead of generated ones: other numbers
+    config = {"script": cell.script, "flags": as_flags(flags), "training": training and training.config}
+    return Task(hash_of(config), config, [cell.script, *as_words(places | flags)], cell.rename, features)

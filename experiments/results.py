@@ -1,0 +1,102 @@
+"""The numbers of the tables of ``reproduce.py``: cells as they lie in files, collected into rows and tables."""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.plan import Plan, Task, dataset_of, features_of
+from experiments.tables import TABLES, Row, Table
+
+CellOf = Callable[[Task], dict | None]  # the result of a task, None where there is none
+SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and KID's names, by their features
+
+
+def read_cell(file: Path) -> dict | None:
+    """The result in a file; None where there is none or it is damaged."""
+    try:
+        cell = json.loads(file.read_text())
+        types = {"config": dict, "command": list, "seconds": int | float, "metrics": dict}
+        complete = all(isinstance(cell[key], kind) for key, kind in types.items()) and len(cell["metrics"]) > 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return cell if complete and all(isinstance(value, int | float) for value in cell["metrics"].values()) else None
+
+
+@dataclass
+class Line:
+    """A row of a table with its cells, as ``runner.read_cell`` gives them, and a message for each that is missing."""
+
+    row: Row
+    cells: list[dict] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def values(self, metric: str) -> list[float]:
+        """A value for each seed that gave one."""
+        return [cell["metrics"][metric] for cell in self.cells if metric in cell["metrics"]]
+
+    def mean(self, metric: str) -> float | None:
+        return statistics.fmean(self.values(metric)) if self.values(metric) else None
+
+    def std(self, metric: str) -> float:
+        """Of the sample, n − 1; 0 for one seed."""
+        return statistics.stdev(self.values(metric)) if len(self.values(metric)) > 1 else 0.0
+
+
+@dataclass
+class Result:
+    """A table with its numbers.
+
+    Attributes:
+        dataset: that was used; None where the rows name their own.
+        suffix: of FID's and KID's names; None where they were left out.
+        budget: epochs, precision, seeds, fid_samples and the command that makes the table.
+    """
+
+    table: Table
+    dataset: str | None
+    suffix: str | None
+    lines: list[Line]
+    budget: dict
+
+    def metric(self, column: str) -> str:
+        """``fid_mvg`` as the features name it: ``fid_cls_mvg``."""
+        distance = column.startswith(("fid_", "kid_")) and self.suffix
+        return column[:3] + self.suffix + column[3:] if distance else column
+
+    def shows(self, column: str) -> bool:
+        """Whether a column was asked for: with ``--features none`` FID and KID were not."""
+        return self.suffix is not None or not column.startswith(("fid_", "kid_"))
+
+    def published(self, column: str) -> tuple[float | None, ...]:
+        """The published number of each row; empty where there are none, or another data set was used."""
+        return self.table.published.get(column, ()) if self.dataset == self.table.dataset else ()
+
+
+def collect(plan: Plan, args: argparse.Namespace, cell_of: CellOf,
+            failures: dict[str, str], commands: dict[str, str]) -> dict[str, Result]:  # fmt: skip
+    """The numbers of each table of the plan.
+
+    Args:
+        failures: why, by task key or group name.
+        commands: that make each table.
+    """
+    results = {}
+    for name, rows in plan.rows.items():
+        dataset = dataset_of(args, TABLES[name])
+        suffix = SUFFIXES[features_of(args, dataset)] if dataset else ""
+        lines = []
+        for row, pairs in rows:
+            line = Line(row)
+            for group, task in pairs:
+                if cell := cell_of(task):
+                    line.cells.append(cell)
+                else:
+                    line.failures.append(failures.get(task.key) or failures.get(group.name) or "not run")
+            lines.append(line)
+        budget = {key: getattr(args, key) for key in ("epochs", "precision", "fid_samples")}
+        budget |= {"seeds": list(range(args.seed, args.seed + args.seeds)), "command": commands[name]}
+        results[name] = Result(TABLES[name], dataset, suffix, lines, budget)
+    return results

@@ -1,0 +1,200 @@
+"""The runner of ``reproduce.py``: trainings and evaluations in processes of their own, each result in its own file."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from experiments import run
+from experiments.plan import Group, Plan, Task, configuration, hash_of
+from experiments.results import read_cell
+from utils import checkpoint, files
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+OF_CHECKPOINTS = ("evaluate.py", "classification.py", "isometry.py")  # the scripts with a --checkpoint
+
+
+class Failed(Exception):
+    """A script ended with another exit status than 0; the message is its last line on standard error."""
+
+
+@cache
+def machine(gpu: bool) -> dict[str, object]:
+    """Device, versions and commit that a result made here names."""
+    cuda = gpu and torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
+    if not cuda:
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without its history
+        commit = "unknown"
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "commit": commit}
+    return {"device": "cuda" if cuda else "cpu", "device_name": name} | versions
+
+
+def trained_before(folder: Path, datasets: set[str]) -> dict[tuple[str, str], str]:
+    """Names of finished checkpoints by data set and hash of their configuration, whatever trained them."""
+    found = {}
+    for dataset in datasets:
+        for name in checkpoint.available(folder / dataset):
+            with suppress(UserError):
+                saved = run.read(folder / dataset / name)
+                if saved.step == 0:
+                    found[dataset, hash_of(configuration(saved.config, saved.epoch))] = name
+    return found
+
+
+class Runner:
+    """Runs groups, ``--jobs`` of them at a time.
+
+    Attributes:
+        failures: messages by task key or, where the training failed, by the name of the group.
+    """
+
+    def __init__(self, plan: Plan, args: argparse.Namespace):
+        self.args = args
+        self.folder = Path(args.save_path) / "reproduce"
+        self.threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // args.jobs)))
+        self.children: set[subprocess.Popen] = set()
+        self.stopping, self.failures = threading.Event(), {}
+        datasets = {group.run.dataset for group in plan.groups.values() if group.run}
+        self.trained = trained_before(Path(args.checkpoint), datasets)
+
+    def result(self, task: Task) -> dict | None:
+        """The cell of a finished task. A damaged file counts as none."""
+        return read_cell(self.folder / "cells" / f"{task.key}.json")
+
+    def missing(self, group: Group) -> list[Task]:
+        return [task for task in group.tasks.values() if self.result(task) is None]
+
+    def earlier(self, group: Group) -> str | None:
+        """The name of a finished checkpoint with the configuration of the group that was there at the start."""
+        return group.run and self.trained.get((group.run.dataset, hash_of(group.config)))
+
+    def finished_epochs(self, group: Group) -> int:
+        """Epochs of the group's training that a checkpoint holds."""
+        if self.earlier(group):
+            return group.run.epochs
+        try:
+            return run.read(checkpoint.path_of(self.args.checkpoint, group.run.dataset, group.name)).epoch
+        except UserError:
+            return 0
+
+    def run_all(self, groups: list[Group]) -> None:
+        """Run every group. A signal that ends this process ends the scripts too; what they saved is kept."""
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        with (
+            ThreadPoolExecutor(self.args.jobs) as pool,
+            tqdm(total=sum(len(group.tasks) for group in groups), desc="cells", disable=None) as bar,
+        ):
+            try:
+                for future in [pool.submit(self.run_group, group, bar) for group in groups]:
+                    future.result()
+            except BaseException:
+                self.stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in list(self.children):
+                    child.terminate()
+                print("interrupted: the same command continues where it stopped", file=sys.stderr)
+                raise
+
+    def run_group(self, group: Group, bar: tqdm) -> None:
+        """Train, then evaluate what is missing; a failure is recorded and stops no other group."""
+        bar.update(len(group.tasks) - len(self.missing(group)))
+        if not self.missing(group):
+            return
+        try:
+            # The scripts inherit the lock: if this process is killed and they live on, the next call waits for them.
+            with files.locked(self.folder / "locks" / group.name, self.check_stopping) as lock:
+                tasks = self.missing(group)
+                if tasks and group.run and not self.earlier(group):
+                    self.train(group, lock)
+                for task in tasks:
+                    try:
+                        self.evaluate(group, task, lock)
+                    except Failed as reason:
+                        self.failures[task.key] = str(reason)
+                    bar.update()
+        except Failed as reason:
+            self.failures[group.name] = str(reason)
+            bar.update(len(self.missing(group)))
+
+    def check_stopping(self) -> None:
+        if self.stopping.is_set():
+            raise Failed("interrupted")
+
+    def train(self, group: Group, lock: int) -> None:
+        command = [*group.command, "--model-name", group.name, "--checkpoint", self.args.checkpoint]
+        path = checkpoint.path_of(self.args.checkpoint, group.run.dataset, group.name)
+        self.call([*command, "--resume"] if path.exists() else command, group.name, lock)
+
+    def evaluate(self, group: Group, task: Task, lock: int) -> None:
+        """Call the script of a task and keep its metrics with everything that tells where they come from."""
+        work = self.folder / "work" / task.key
+        command = [*task.command, "--save-path", str(work)]
+        if group.run:
+            command += ["--model-name", self.earlier(group) or group.name]
+        if task.command[0] in OF_CHECKPOINTS:
+            command += ["--checkpoint", self.args.checkpoint]
+        started = time.monotonic()
+        self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
+        # An earlier call may have left the file of the same training under another name.
+        newest = max(work.rglob("*.json"), key=lambda file: file.stat().st_mtime)
+        content = json.loads(newest.read_text())
+        row = content[-1] if isinstance(content, list) else content["runs"][-1]
+        if task.features not in ("", "none") and task.features not in row["features"]:
+            raise Failed(f"no {task.features} features; give --inception-weights FILE or --features classifier")
+        result = {"config": task.config, "command": command, "seconds": time.monotonic() - started}
+        result["training_command"] = group.command
+        result["metrics"] = {
+            task.rename.get(key, key): value
+            for key, value in row.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        result["provenance"] = machine(self.args.gpu) | {
+            "seed": task.config["flags"]["--seed"],
+            "threads": self.threads,
+            "precision": group.run.precision if group.run else "fp32",
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        files.write_json(self.folder / "cells" / f"{task.key}.json", result)
+
+    def call(self, command: list[str], name: str, lock: int) -> None:
+        """A script in a process of its own, its output in logs/. Raises Failed."""
+        self.check_stopping()
+        logs = self.folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        tqdm.write(f"{' '.join(command)}  (log: {logs / name}.log)")
+        words = [sys.executable, str(ROOT / command[0]), *command[1:]]
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        with open(logs / f"{name}.log", "a") as out, open(logs / f"{name}.err", "w+") as err:
+            with subprocess.Popen(words, stdout=out, stderr=err, env=environment, pass_fds=[lock]) as child:
+                self.children.add(child)
+                status = child.wait()
+            self.children.discard(child)
+            err.seek(0)
+            lines = [line for line in err.read().splitlines() if line.strip()]
+        if status != 0:
+            self.check_stopping()
+            reason = lines[-1] if lines else "no message"
+            if status < 0:
+                reason = f"killed by signal {-status} ({signal.Signals(-status).name})"
+            tqdm.write(f"failed: {name}: {reason}")
+            raise Failed(f"{reason} (status {status})")

@@ -1,0 +1,115 @@
+"""The plan of reproduce.py: each training once, keys that follow the configuration, keys of earlier versions."""
+
+import dataclasses
+
+import pytest
+from PIL import Image
+
+import reproduce
+from experiments import train_flags
+from experiments.plan import Plan, configuration, make_plan
+from experiments.run import RunConfig
+from experiments.tables import TABLES
+from utils import files
+
+IMAGE_TABLES = ("depth", "variance", "latent-dim", "baselines", "isometry", "isometry-celeba", "models")
+
+
+def planned(*words: object) -> Plan:
+    return make_plan(reproduce.make_parser().parse_args([*map(str, words)]))
+
+
+def keys_of(*words: object) -> set[str]:
+    return {key for group in planned(*words).groups.values() for key in group.tasks}
+
+
+def test_every_table_can_be_planned_and_shares_its_trainings():
+    plan = planned("all", "--seeds", 2)
+    assert set(plan.rows) == set(TABLES)
+    for name, rows in plan.rows.items():
+        assert [row.label for row, _ in rows] == [row.label for row in TABLES[name].rows]
+        assert len({row.label for row, _ in rows}) == len(rows)
+    by_label = {row.label: pairs for row, pairs in plan.rows["depth"] + plan.rows["variance"]}
+    assert by_label["l = 8"][0][1] is by_label["1x"][0][1]  # one training, one evaluation, two tables
+    assert by_label["l = 8"][0][0] is not by_label["l = 8"][1][0]  # another seed is another training
+    classified = {row.label: pairs for row, pairs in plan.rows["classification"]}
+    assert classified["IRMAE, l = 8"][0][0] is by_label["l = 8"][0][0]
+    assert plan.tables_of(by_label["l = 8"][0][0]) == ["depth", "variance", "classification", "models"]
+    assert not any(group.command for group, _ in classified["supervised"])
+    keys = [task.key for group in plan.groups.values() for task in group.tasks.values()]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("table", IMAGE_TABLES)
+def test_the_command_trains_what_the_plan_says(table):
+    plan = planned(table, "--epochs", 7, "--seed", 3, "--batch-size", 64, "--precision", "bf16")
+    for group in plan.groups.values():
+        assert RunConfig.from_args(train_flags.parse(group.command[1:])) == group.run
+
+
+def test_cells_and_checkpoints_of_earlier_versions_keep_their_keys():
+    """Names that commit a6b1768 gave: a cell or a training that was finished then is never made again."""
+    plan = planned(
+        "depth", "--dataset", "digits", "--epochs", 3, "--seed", 5, "--batch-size", 64, "--precision", "bf16"
+    )
+    assert list(plan.groups["ae-236e7f0209"].tasks) == ["9c6043a270"]
+    assert list(plan.groups["irmae-166783df14"].tasks) == ["a7e23365cd"]
+    tables = [name for name in TABLES if name != "models"]
+    groups = planned(*tables, "--seeds", 2, "--epochs", 5).groups
+    assert files.fingerprint(sorted((name, sorted(group.tasks)) for name, group in groups.items())) == "fa7d5fda29fc"
+
+
+def test_keys_follow_the_configuration():
+    base = keys_of("depth", "--epochs", 5)
+    assert base == keys_of("depth", "--epochs", 5, "--data-path", "/elsewhere", "--jobs", 2)
+    for change in (("--epochs", 6), ("--epochs", 5, "--seed", 1), ("--epochs", 5, "--dataset", "digits"),
+                   ("--epochs", 5, "--batch-size", 64), ("--epochs", 5, "--fid-samples", 500)):  # fmt: skip
+        assert not base & keys_of("depth", *change), change
+
+
+def test_neither_the_place_of_the_data_nor_eager_execution_is_part_of_a_key():
+    (group, *_) = planned("depth", "--epochs", 5).groups.values()
+    elsewhere = dataclasses.replace(group.run, data_path="/elsewhere", eager=True)
+    assert configuration(elsewhere, 5) == group.config
+
+
+def test_a_folder_is_known_by_its_place_and_its_files(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "a" / split).mkdir(parents=True)
+        Image.new("L", (20, 20)).save(tmp_path / "a" / split / "1.png")
+    base = ("classification", "--dataset", "folder", "--data-path", tmp_path / "a", "--image-size", 32)
+    before = keys_of(*base)
+    assert keys_of(*base) == before
+    for change in ((*base[:3], "--data-path", tmp_path / "b", "--image-size", 32), (*base, "--channels", 1)):
+        assert not before & keys_of(*change), change
+    args = reproduce.make_parser().parse_args([*map(str, base)])
+    assert keys_of(*reproduce.command_line(args, ["classification"], reproduce.PLACES - {"data_path"})) == before
+    trained = {name for name, group in planned(*base).groups.items() if group.run}
+    Image.new("L", (20, 20)).save(tmp_path / "a" / "train" / "2.png")
+    assert trained and not trained & planned(*base).groups.keys()
+
+
+def test_the_published_toy_data_is_used_where_it_lies(tmp_path):
+    (tmp_path / "toy.csv").write_text("")
+    assert not keys_of("density") & keys_of("density", "--data-path", tmp_path)
+
+
+def test_all_leaves_out_what_a_data_set_cannot_have(capsys):
+    plan = planned("all", "--dataset", "celeba")
+    assert set(plan.rows) == set(TABLES) - {"classification"}
+    assert "classification is left out: --dataset celeba has no labels" in capsys.readouterr().out
+
+
+def test_the_command_below_a_table_asks_for_the_same_cells():
+    words = ("depth", "--epochs", 3, "--seed", 5, "--batch-size", 64, "--precision", "bf16", "--dataset", "digits")
+    args = reproduce.make_parser().parse_args([*map(str, words)])
+    line = reproduce.command_line(args, ["depth"], reproduce.PLACES)
+    assert keys_of(*line) == keys_of(*words)
+    assert not keys_of(*words) & keys_of(*words[:7], *words[9:]), "another precision is another cell"
+
+
+def test_published_numbers_belong_to_rows():
+    for table in TABLES.values():
+        for metric, numbers in table.published.items():
+            assert metric in table.columns and len(numbers) == len(table.rows)
+        assert {metric for _, metric in table.claims} | set(table.figure) <= set(table.columns)
