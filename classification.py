@@ -138,7 +138,7 @@ def supervised_experiment(args: argparse.Namespace) -> Experiment:
     config["latent_dim"] = args.latent_dim or config["latent_dim"]
     computing_on = devices.choose(args.gpu)
     model = devices.prepare(models.build("ae", **config), computing_on)
-    described["path"] = args.data_path or data.DEFAULT_PATH
+    described |= {"path": args.data_path or data.DEFAULT_PATH, "white": args.white}
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     return Experiment("supervised", path, model, "ae", config, described, computing_on, args.skip_corrupt)
 

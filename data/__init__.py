@@ -1,48 +1,64 @@
 """The table of data sets. ``load`` finds one, prepares it once and gives it as tensors."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from data import celeba, folder, mnist, shapes
-from data.base import Dataset
+from data import celeba, cifar10, digits, folder, mnist, shapes
+from data.base import Dataset, LoadOptions
 from utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a model must know of a data set before it is loaded.
+class DatasetInfo:
+    """What is known of a data set before it is loaded.
 
     Attributes:
-        image_sizes: the sizes (pixels) that can be asked for, the default first.
-        channels: the numbers of channels that can be asked for, the default first.
-        architectures: the networks for each image size (``models.networks.ARCHITECTURES``).
-        latent_dims: n for each image size unless the user gives it.
         title: one line for ``--help``.
+        load: a split of it: ``load(split, path, options)``; raises UserError where nothing usable is at the path.
+        image_size: height and width unless the user asks for another, pixels.
+        channels: the numbers of channels that can be asked for, the default first.
+        train_size: number of training images; None where the files decide.
+        labels: whether it has labels; None where the files decide.
+        other_sizes: the image sizes that can be asked for beside ``image_size``.
+        network: its own convolutional network (``models.networks``) and n; None for those of its image size.
+        on_disk: whether it is read from ``--data-path``; otherwise it is made here.
+        fingerprint: of the files at a path; None where the name says which files they are.
     """
 
     title: str
-    image_sizes: tuple[int, ...]
+    load: Callable[[str, Path, LoadOptions], Dataset]
+    image_size: int
     channels: tuple[int, ...]
-    architectures: tuple[str, ...]
-    latent_dims: tuple[int, ...]
+    train_size: int | None
+    labels: bool | None
+    other_sizes: Sequence[int] = ()
+    network: tuple[str, int] | None = None
+    on_disk: bool = True
+    fingerprint: Callable[[Path], str | None] | None = None
 
 
+mnist_images, fashion_images = partial(mnist.load, "mnist"), partial(mnist.load, "fashion-mnist")
+own = {"other_sizes": range(32, 257), "fingerprint": folder.fingerprint}
+shape = {"network": ("shape", 32), "on_disk": False}
 DATASETS = {
-    "mnist": Row("handwritten digits, 60,000 and 10,000", (32,), (1,), ("mnist",), (128,)),
-    "fashion-mnist": Row("articles of clothing, 60,000 and 10,000", (32,), (1,), ("mnist",), (128,)),
-    "celeba": Row("aligned faces, 162,770, 19,867 and 19,962", (64,), (3,), ("celeba",), (512,)),
-    "shape": Row("circles and squares of seven factors, rendered on the fly", (32,), (3,), ("shape",), (32,)),
-    "digits": Row("scikit-learn's 1,797 digits, no download", (32,), (1,), ("mnist",), (128,)),
-    "folder": Row("any directory of images", (64, 32), (3, 1), ("celeba", "mnist"), (512, 128)),
+    "mnist": DatasetInfo("handwritten digits, 60,000 and 10,000", mnist_images, 32, (1,), 60_000, True),
+    "fashion-mnist": DatasetInfo("articles of clothing, 60,000 and 10,000", fashion_images, 32, (1,), 60_000, True),
+    "cifar10": DatasetInfo("ten kinds of things in colour, 50,000 and 10,000", cifar10.load, 32, (3,), 50_000, True),
+    "celeba": DatasetInfo("aligned faces, 162,770, 19,867 and 19,962", celeba.load, 64, (3,), 162_770, False),
+    "shape": DatasetInfo("circles and squares, rendered as needed", shapes.load, 32, (3,), 50_000, True, **shape),
+    "digits": DatasetInfo(
+        "scikit-learn's 1,797 digits, no download", digits.load, 32, (1,), 1_437, True, on_disk=False
+    ),
+    "folder": DatasetInfo("any directory of images", folder.load, 64, (3, 1), None, None, **own),
 }
-
+NETWORKS = {32: ("mnist", 128), 64: ("celeba", 512)}  # as published, by image size; "conv-96" and so on for others
 DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
-ON_DISK = ("mnist", "fashion-mnist", "celeba", "folder")  # the others are made here
-SHAPE_SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 
 
 def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict[str, object]:
-    """Everything about a data set that a checkpoint records and a model is built for.
+    """What a model of a data set's images is built for.
 
     Returns:
         ``name``, ``image_size``, ``channels``, ``architecture``, ``latent_dim``: plain values.
@@ -52,34 +68,35 @@ def describe(name: str, image_size: int | None = None, channels: int | None = No
     """
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}: choose from {', '.join(DATASETS)}")
-    row = DATASETS[name]
-    image_size = row.image_sizes[0] if image_size is None else image_size
-    channels = row.channels[0] if channels is None else channels
-    if image_size not in row.image_sizes:
-        sizes = " or ".join(map(str, row.image_sizes))
-        raise UserError(f"--image-size {image_size}: --dataset {name} comes in {sizes} pixels")
-    if channels not in row.channels:
-        raise UserError(f"--channels {channels}: --dataset {name} has {' or '.join(map(str, row.channels))}")
-    position = row.image_sizes.index(image_size)
+    info = DATASETS[name]
+    image_size = info.image_size if image_size is None else image_size
+    channels = info.channels[0] if channels is None else channels
+    if image_size != info.image_size and image_size not in info.other_sizes:
+        others = f"{info.other_sizes[0]} to {info.other_sizes[-1]}" if info.other_sizes else info.image_size
+        raise UserError(f"--image-size {image_size}: --dataset {name} comes in {others} pixels")
+    if channels not in info.channels:
+        raise UserError(f"--channels {channels}: --dataset {name} has {' or '.join(map(str, info.channels))}")
+    architecture, latent_dim = info.network or NETWORKS.get(image_size, (f"conv-{image_size}", 512))
     return {
         "name": name,
         "image_size": image_size,
         "channels": channels,
-        "architecture": row.architectures[position],
-        "latent_dim": row.latent_dims[position],
+        "architecture": architecture,
+        "latent_dim": latent_dim,
     }
 
 
 def fingerprint(name: str, path: str | Path) -> str | None:
-    """Twelve letters that change with the files of a ``folder``; None for what its name alone tells."""
-    return folder.fingerprint(Path(path)) if name == "folder" else None
+    """Twelve letters that change with the files at the path; None for what its name alone tells."""
+    info = DATASETS[name]
+    return info.fingerprint(Path(path)) if info.fingerprint else None
 
 
 def recorded_path(name: str, recorded: str | None, source: Path) -> str | None:
-    """Where the checkpoint ``source`` had its data, or None, said in a line, where that is there no more."""
+    """Where the checkpoint ``source`` had its data; None, and a line that says so, where that is gone."""
     if recorded is None or Path(recorded).is_dir():
         return recorded
-    if name in ON_DISK:
+    if DATASETS[name].on_disk:
         print(f"{recorded}: not there any more, where {source} was trained from: looking in {DEFAULT_PATH}")
     return None
 
@@ -92,36 +109,28 @@ def load(
     image_size: int | None = None,
     channels: int | None = None,
     skip_corrupt: bool = False,
+    **options,
 ) -> Dataset:
     """A split of a data set.
 
     Args:
-        name: a row of ``DATASETS``.
-        split: "train", "valid" or "test". MNIST's 10,000 test images serve as both of the last, as in the
-            code released with IRMAE.
+        name: a key of ``DATASETS``.
+        split: "train", "valid" or "test"; a data set of two halves gives its test images as both of the last, as the
+            code released with IRMAE does.
         path: where the files are or are downloaded to.
         size: only the first so many images; all unless given (shape: 50,000, 10,000 and 10,000).
-        image_size, channels, skip_corrupt: see ``describe`` and ``data.folder``.
+        image_size, channels: see ``describe``.
+        skip_corrupt, options: the rest of ``data.base.LoadOptions``.
 
     Raises:
         UserError: nothing usable there, or fewer images than ``size``.
     """
-    description = describe(name, image_size, channels)
-    path = Path(path)
-    images = {"image_size": description["image_size"], "channels": description["channels"]}
-    if name == "shape":
-        return shapes.load(split, SHAPE_SIZES[split] if size is None else size)
-    if name == "digits":
-        dataset = mnist.load_digits(split)
-    elif name == "celeba":
-        dataset = celeba.load(split, path, skip_corrupt=skip_corrupt, **images)
-    elif name == "folder":
-        dataset = folder.load(split, path, skip_corrupt=skip_corrupt, **images)
-    else:
-        dataset = mnist.load(name, split, path)
+    described = describe(name, image_size, channels)
+    loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, **options)
+    dataset = DATASETS[name].load(split, Path(path), loaded)
     if size is None:
         return dataset
     if size > len(dataset):
-        flag = "--train-size" if split == "train" else "--valid-size" if split == "valid" else "--test-size"
+        flag = {"train": "--train-size", "valid": "--valid-size", "test": "--test-size"}[split]
         raise UserError(f"{flag} {size}: the {split} set of {name} has {len(dataset)} images")
     return dataset.first(size)

@@ -5,11 +5,32 @@ Decoding, cropping and resizing happen once, before training; a training step on
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from utils.pinned_memory import PinnedBuffers
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What a user can ask of a data set; each loads with what applies to it.
+
+    Attributes:
+        size: number of images, where they are generated.
+        image_size: height and width, pixels.
+        channels: 1 (grey) or 3 (RGB).
+        skip_corrupt: leave out the files that cannot be decoded, instead of stopping.
+        white: the value of white in images deeper than 8 bits; None: 65535 in those of 16 bits, otherwise found from
+            the largest value in the folder.
+    """
+
+    size: int | None
+    image_size: int
+    channels: int
+    skip_corrupt: bool = False
+    white: float | None = None
 
 
 class Dataset:

@@ -1,13 +1,8 @@
-"""MNIST and Fashion-MNIST from IDX files, and scikit-learn's digits; all resized to 32x32 grey images."""
+"""MNIST and Fashion-MNIST from IDX files, resized to 32x32 grey images."""
 
-import contextlib
 import gzip
-import io
 import math
-import os
-import shutil
 import struct
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -15,19 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.base import Dataset
+from data.base import Dataset, LoadOptions
+from data.download import download
 from utils.errors import UserError
 
 IMAGE_SIZE = 32
-DIGITS_TEST_SIZE = 360  # one fifth of the 1,797
 FASHION_CLASSES = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
 ]  # fmt: skip
 DIGIT_CLASSES = [str(digit) for digit in range(10)]
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its classes
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its classes, and the folders they write
 
-# The official files' first ten labels, by which one data set's files are not taken for the other's: they have the same
-# names and sizes.
+# The official files' first ten labels: the two data sets have files of the same names and sizes.
 FIRST_LABELS = {
     "mnist": {"train": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "t10k": [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]},
     "fashion-mnist": {"train": [9, 0, 0, 3, 0, 2, 7, 2, 5, 5], "t10k": [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]},
@@ -63,53 +57,45 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
-    """Image and label file of one half ("train" or "t10k"), plain or .gz: torchvision's layout, or flat."""
+    """Image and label file of one half ("train" or "t10k"), plain or .gz: torchvision's layout, or flat.
+
+    Some sites write ``.idx3`` for ``-idx3``, some put each file into a folder of the same name.
+    """
     folder = TORCHVISION[name]
     for root in (path / folder / "raw", path / name / folder / "raw", path / name, path / "raw", path):
         found = []
-        for stem in (f"{kind}-images-idx3-ubyte", f"{kind}-labels-idx1-ubyte"):
-            found += [file for file in (root / stem, root / f"{stem}.gz") if file.is_file()][:1]
+        for stem, dimensions in (("images", 3), ("labels", 1)):
+            names = [f"{kind}-{stem}{separator}idx{dimensions}-ubyte" for separator in "-."]
+            places = [place for name in names for place in (root / name, root / f"{name}.gz", root / name / name)]
+            found += [place for place in places if place.is_file()][:1]
         if len(found) == 2:
             return found[0], found[1]
     return None
 
 
-def download(name: str, path: Path) -> None:
-    """Let torchvision download the four files, all or none of them.
-
-    Raises:
-        UserError: it could not; says what to put where, and what needs no download.
-    """
+def fetch(name: str, path: Path) -> None:
+    """Download the four files by torchvision."""
     # Imported where it is needed, here and elsewhere: it takes as long as PyTorch, and --help should not.
     from torchvision import datasets
 
     folder = TORCHVISION[name]
-    created = not path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path, prefix=".download-") as temporary:
-            print(f"{name} is not in {path}: downloading it")
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                getattr(datasets, folder)(temporary, download=True)
-            shutil.rmtree(path / folder, ignore_errors=True)
-            os.replace(Path(temporary) / folder, path / folder)
-    except Exception as error:  # torchvision raises whatever the network, the disk or the archive raised
-        if created:
-            shutil.rmtree(path, ignore_errors=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{name}: no IDX files in {path} (--data-path) and the download failed ({reason}). Put the four files "
-            f"{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz] into {path / folder / 'raw'} or {path}, or use "
-            "--dataset digits or --dataset shape, which need no download"
-        ) from error
+    needed = (
+        "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz] "
+        f"into {path / folder / 'raw'} or {path}"
+    )  # fmt: skip
+    download(name, path, lambda target: getattr(datasets, folder)(target, download=True), needed)
 
 
-def load(name: str, split: str, path: Path) -> Dataset:
-    """The 60,000 training ("train") or 10,000 test images ("valid", "test") of "mnist" or "fashion-mnist"."""
+def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
+    """The 60,000 training ("train") or 10,000 test images ("valid", "test") of "mnist" or "fashion-mnist".
+
+    Raises:
+        UserError: no such files and no download, damaged ones, or those of the other data set.
+    """
     kind = "train" if split == "train" else "t10k"
     files = find_idx(name, kind, path)
     if files is None:
-        download(name, path)
+        fetch(name, path)
         files = find_idx(name, kind, path)
     images, labels = (read_idx(file) for file in files)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -126,19 +112,8 @@ def load(name: str, split: str, path: Path) -> Dataset:
     return Dataset(resized(torch.tensor(images)[:, None]), torch.tensor(labels).long(), classes)
 
 
-def load_digits(split: str) -> Dataset:
-    """scikit-learn's 8x8 digits, 16 grey levels: 1,437 for "train", 360 for "valid" and "test"."""
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    pixels, labels = sklearn_digits(return_X_y=True)
-    images = torch.tensor(np.round(pixels * (255 / 16)), dtype=torch.uint8).view(-1, 1, 8, 8)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    order = order[DIGITS_TEST_SIZE:] if split == "train" else order[:DIGITS_TEST_SIZE]
-    return Dataset(resized(images[order]), torch.tensor(labels)[order].long(), DIGIT_CLASSES)
-
-
 def resized(images: Tensor) -> Tensor:
-    """uint8 images to 32x32, bilinear with antialiasing."""
+    """uint8 images ``(N, C, H, W)`` to 32x32, bilinear with antialiasing."""
     from torchvision.transforms.v2.functional import resize
 
     return resize(images, [IMAGE_SIZE, IMAGE_SIZE], antialias=True)

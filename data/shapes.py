@@ -3,13 +3,16 @@
 Source: IRMAE (arXiv 2010.00679), section 4.1. The factors are shape, size, centre x and y, and colour (3).
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from data.base import Dataset
+from data.base import Dataset, LoadOptions
 
 IMAGE_SIZE = 32
 CLASSES = ["circle", "square"]
+SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
 SPLIT_SEEDS = {"train": 1, "valid": 2, "test": 3}  # the splits are disjoint draws whatever the run's own seed
 
 
@@ -57,7 +60,7 @@ class ShapeDataset(Dataset):
         return torch.arange(len(self))
 
 
-def load(split: str, size: int) -> ShapeDataset:
-    """``size`` shapes of a split: "train", "valid" or "test"."""
+def load(split: str, path: Path, options: LoadOptions) -> ShapeDataset:
+    """Shapes of a split: ``options.size`` of them, else as many as published."""
     generator = torch.Generator().manual_seed(SPLIT_SEEDS[split])
-    return ShapeDataset(draw_factors(size, generator))
+    return ShapeDataset(draw_factors(options.size or SIZES[split], generator))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.base import Dataset
-from data.folder import cache_file
+from data.decoding import cache_file
 from data.table_files import SUFFIXES, Table, is_number, numbered, parse, read, to_numbers
 from utils import files
 from utils.errors import UserError

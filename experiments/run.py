@@ -36,6 +36,7 @@ class RunConfig:
         dataset: a name of ``data.DATASETS``; ``image_size`` is in pixels.
         data_path: the absolute folder of its files.
         data_fingerprint: changes with the files of ``--dataset folder``; None for any other.
+        white: the value of white in images deeper than 8 bits; None where it is found.
         train_size, valid_size: so many images; None for all.
         epochs: where the training ends.
     """
@@ -50,6 +51,7 @@ class RunConfig:
     data_path: str | None = None
     data_fingerprint: str | None = None
     skip_corrupt: bool = False
+    white: float | None = None
     train_size: int | None = None
     valid_size: int | None = None
     batch_size: int = 32
@@ -73,7 +75,7 @@ class RunConfig:
         derived = models.row(name).latent_dim
         latent_dim = described["latent_dim"] if derived is None else derived(options)
         path = Path(args.data_path or data.DEFAULT_PATH)
-        same_name = ("dataset", "skip_corrupt", "train_size", "valid_size", "batch_size", "seed", "lr", "precision")
+        same_name = ("dataset", "skip_corrupt", "white", "train_size", "valid_size", "batch_size", "seed", "lr")
         return cls(
             model=name,
             architecture=architecture,
@@ -84,6 +86,7 @@ class RunConfig:
             data_path=str(path.resolve()),
             data_fingerprint=data.fingerprint(args.dataset, path),
             epochs=args.epochs,
+            precision=args.precision,
             eager=args.eager,
             **{key: getattr(args, key) for key in same_name},
         )
@@ -112,7 +115,8 @@ class RunConfig:
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
         """ "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
         path = self.data_path or data.DEFAULT_PATH
-        return data.load(self.dataset, split, path, size, self.image_size, self.channels, self.skip_corrupt)
+        options = {"skip_corrupt": self.skip_corrupt, "white": self.white}
+        return data.load(self.dataset, split, path, size, self.image_size, self.channels, **options)
 
     def flags(self) -> dict[str, object]:
         """The values of train.py's flags that describe this configuration, by destination."""
@@ -187,7 +191,7 @@ def from_format_1(record: dict, path: Path) -> dict:
             raise UserError(f"{path}: its {part} has no {', '.join(lacking)}: train again")
     images = dict(record["data"])
     renamed = {"dataset": images.pop("name"), "data_path": images.pop("path")}
-    renamed["data_fingerprint"] = images.pop("files", None)
+    images.pop("files", None)  # of another hash than today's
     target = {"epochs": record.get("target", DEFAULT_EPOCHS), "eager": record.get("eager", False)}
     return split_options(record["model"]) | images | renamed | record["training"] | target
 

@@ -44,6 +44,7 @@ class Experiment:
             self.data["image_size"],
             self.data["channels"],
             self.skip_corrupt,
+            white=self.data["white"],
         )
 
     def summary(self) -> dict:
@@ -78,7 +79,7 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
 
     described = data.describe(args.dataset, **image_flags(args, config))
     place = args.data_path or data.recorded_path(args.dataset, config.data_path, path)
-    described["path"] = place or data.DEFAULT_PATH
+    described |= {"path": place or data.DEFAULT_PATH, "white": args.white or config.white}
 
     model = config.build_model()
     try:

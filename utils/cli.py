@@ -137,9 +137,16 @@ def add_data(parser: Parser, datasets: Mapping) -> argparse._ArgumentGroup:
         metavar="DIR",
         help="where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)",
     )
-    group.add_argument("--image-size", type=positive, metavar="PIXELS", help="for folder: 64 (default) or 32")
+    group.add_argument("--image-size", type=positive, metavar="PIXELS", help="for folder: 32 to 256 (default: 64)")
     group.add_argument("--channels", type=positive, metavar="C", help="for folder: 3, RGB (default), or 1, grey")
     group.add_argument("--skip-corrupt", action="store_true", help="name the images that cannot be decoded and go on")
+    group.add_argument(
+        "--white",
+        type=positive_float,
+        metavar="W",
+        help="value of white in images of more than 8 bits (default: 65535 of 16 bits, else 1, 255 or 65535 as the "
+        "largest value of the folder has it)",
+    )
     return group
 
 

@@ -1,0 +1,201 @@
+"""Image files decoded once, in parallel, into a memory-mapped uint8 cache beside them."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from data.base import LoadOptions
+from utils.errors import UserError
+from utils.files import fingerprint, replacing
+
+CACHE_VERSION = 3  # raise it when the meaning of a cached pixel changes
+WHITES = (1.0, 255.0, 65535.0)  # values of white in images that do not say theirs
+OVERSHOOT = 1.1  # the largest value over white, after resampling; cut off
+TIFF = (".tif", ".tiff")  # the format of images that do not say theirs
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits a channel: floats, or integers of 16 or 32 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def says_white(image: Image.Image) -> bool:
+    """Whether a deep image as it was opened has 16 bits, of which white is 65535."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def to_mode(image: Image.Image, channels: int, white: float | None = None, found: float | None = None) -> Image.Image:
+    """Upright and in 1 (grey) or 3 (RGB) channels, whatever the file's mode; transparency is laid on white.
+
+    Args:
+        white: the value of white in a deep image; what is above is cut off.
+        found: the same where ``white`` is None and the image does not say it, from ``common_white``.
+
+    Raises:
+        ValueError: values below zero, far above the white that was found, or not numbers.
+    """
+    own_white = 65535.0 if says_white(image) else found
+    image = ImageOps.exif_transpose(image)
+    if is_deep(image):
+        # Pillow's own conversion clips at 255 instead of scaling.
+        values = np.asarray(image, dtype=np.float64)
+        least, largest = float(values.min()), float(values.max())
+        if not np.isfinite(values).all() or least < 0:
+            raise ValueError(f"values from {least:g} to {largest:g}, expected none below 0")
+        if white is None and (own_white is None or largest > OVERSHOOT * own_white):
+            raise ValueError(f"values up to {largest:g}, expected white to be 1, 255 or 65535: give it with --white")
+        image = Image.fromarray(np.uint8(np.clip(values / (white or own_white), 0, 1) * 255 + 0.5))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(background, image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def common_white(files: Sequence[Path], root: Path) -> float | None:
+    """White of those TIFF files that do not say it: the least of 1, 255 and 65535 that their largest value allows.
+
+    Prints which. None without such images.
+    """
+
+    def largest(file: Path) -> float | None:
+        try:
+            with open_image(file) as image:
+                if not is_deep(image) or says_white(image):
+                    return None
+                values = np.asarray(image)
+                return float(values.max()) if values.min() >= 0 else None
+        except Exception:  # damaged: named when it is decoded
+            return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        values = [value for value in pool.map(largest, files) if value is not None and value <= OVERSHOOT * WHITES[-1]]
+    if not values:
+        return None
+    white = next(white for white in WHITES if max(values) <= OVERSHOOT * white)
+    print(
+        f"{root}: white is {white:g} in the {len(values)} images of floats or 32-bit integers, whose largest value is "
+        f"{max(values):g} (--white W sets another)"
+    )
+    return white
+
+
+def centre_square(image: Image.Image, image_size: int) -> Image.Image:
+    """The largest centred square, resized (bilinear with antialiasing)."""
+    return ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def open_image(file: Path) -> Image.Image:
+    """An image file, opened. Raises ValueError for a link to nothing or a pipe, OSError and more for a damaged file."""
+    if not file.is_file():
+        raise ValueError("a link to nothing" if file.is_symlink() else "not a file")
+    return Image.open(file)
+
+
+def decode(file: Path, options: LoadOptions, crop: Callable = centre_square, found: float | None = None) -> np.ndarray:
+    """One file as uint8 ``(channels, S, S)``; ``found`` and errors as in ``to_mode``."""
+    with open_image(file) as image:
+        image.load()
+        pixels = np.asarray(crop(to_mode(image, options.channels, options.white, found), options.image_size))
+    return pixels[None] if options.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def status_of(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds; of a link to nothing, -1 and -1."""
+    try:
+        status = file.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def cache_file(root: Path, files: Sequence[Path], *description: object) -> Path:
+    """Where the decoded images of these files are kept: the name holds names, sizes, times and preprocessing."""
+    folder = root / ".cache"
+    if not os.access(folder if folder.is_dir() else root, os.W_OK):
+        # Data on a read-only disk, as clusters have it.
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        folder = home / "latent-autoencoders" / fingerprint(str(root.resolve()))
+    # As bytes: a name need not be valid text.
+    parts = (os.fsencode(os.path.relpath(file, root)) + repr(status_of(file)).encode() for file in files)
+    return folder / f"{fingerprint(CACHE_VERSION, description, *parts)}.npy"
+
+
+def decode_all(
+    root: Path,
+    files: Sequence[Path],
+    options: LoadOptions,
+    crop: Callable = centre_square,
+    title: str = "decoding",
+    other_splits: Sequence[Path] = (),
+) -> tuple[Tensor, list[int]]:
+    """All files as one memory-mapped uint8 tensor ``(N, channels, S, S)``, and the indices of the files in it.
+
+    The first call decodes in parallel and writes the cache, later calls only map it.
+
+    Args:
+        root: the folder that the files are in; their cache is its ``.cache``.
+        crop: from an image and the image size to a square image of that size.
+        other_splits: more images, whose white is the same.
+
+    Raises:
+        UserError: a file that cannot be decoded, unless they are skipped; then it is named and left out.
+    """
+    tiffs = [file for file in [*files, *other_splits] if file.suffix.lower() in TIFF]
+    described = (options.channels, options.image_size, crop.__name__, options.skip_corrupt, options.white)
+    cache = cache_file(root, [*files, *tiffs], *described)
+    kept_file = cache.with_suffix(".kept.npy")
+    if not (cache.is_file() and kept_file.is_file()):
+        found = common_white(tiffs, root) if tiffs and options.white is None else None
+
+        def work(file: Path) -> np.ndarray | Exception:
+            try:
+                return decode(file, options, crop, found)
+            except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
+                return error
+
+        with replacing(cache) as pixels, replacing(kept_file) as indices:
+            np.save(indices, np.array(_write(pixels, files, options, work, title)))
+    kept = np.load(kept_file).tolist()
+    if len(kept) < len(files):
+        print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
+    # Copy-on-write: PyTorch wants writable memory, and nothing written would reach the file.
+    return torch.from_numpy(np.load(cache, mmap_mode="c")), kept
+
+
+def _write(target: Path, files: Sequence[Path], options: LoadOptions, work: Callable, title: str) -> list[int]:
+    """Write what ``work`` makes of each file into an .npy file of the good images only; their indices."""
+    shape = (options.channels, options.image_size, options.image_size)
+    pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(files), *shape))
+    kept = []
+    # Threads: Pillow releases the interpreter's lock while it decodes and resizes.
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        for index, image in enumerate(tqdm(pool.map(work, files), title, len(files), disable=None)):
+            if not isinstance(image, Exception):
+                pixels[len(kept)] = image
+                kept.append(index)
+            elif options.skip_corrupt:
+                tqdm.write(f"skipped {files[index]}: {image}")
+            else:
+                raise UserError(
+                    f"{files[index]}: cannot be decoded ({image}): remove it, or go on without it with --skip-corrupt"
+                )
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not kept:
+        raise UserError(f"none of the {len(files)} images under {files[0].parent} can be decoded")
+    pixels.flush()
+    if len(kept) < len(files):  # a file of the good images only, never all of them in memory
+        with replacing(target) as smaller:
+            good = np.lib.format.open_memmap(smaller, "w+", np.uint8, (len(kept), *shape))
+            good[:] = pixels[: len(kept)]
+            good.flush()
+    return kept
