@@ -160,7 +160,7 @@ def train_network(x: torch.Tensor, settings: Settings, seed: int, computing_on: 
 def network_scores(model: models.Autoencoder, x: torch.Tensor, computing_on: torch.device) -> np.ndarray:
     """``(N,)`` energies, −log of the density that the model estimates."""
     batches = tabular.VectorDataset(x).batches(4096, device=computing_on)
-    return torch.cat([model.sample_energy(batch).cpu() for batch in batches]).numpy()
+    return torch.cat([model.energy(batch).cpu() for batch in batches]).numpy()
 
 
 def scores_of(

@@ -104,7 +104,7 @@ def log_density(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace
     with torch.enable_grad():
         model = train(toy, name, seed, args, computing_on)
     batches = tabular.VectorDataset(toy.vectors).batches(1000, device=computing_on)
-    estimate = -torch.cat([model.sample_energy(x).cpu() for x in batches]).double().numpy()
+    estimate = -torch.cat([model.energy(x).cpu() for x in batches]).double().numpy()
     if not np.isfinite(estimate).all() or np.ptp(estimate) == 0:
         raise Diverged(f"{name}, seed {seed}: the estimated densities are not finite or all the same: try a lower --lr")
     return estimate

@@ -20,6 +20,7 @@ from experiments import fid_features as features
 from experiments import run
 from experiments.columns import COLUMNS, SAMPLERS
 from experiments.trained import Experiment, joined, open_experiment, output_path
+from models.layers.ssim import ssim
 from utils import cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
@@ -46,7 +47,11 @@ def parse_arguments() -> argparse.Namespace:
         "--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=f"where samples come from. {what}"
     )
     group.add_argument(
-        "--fid-samples", type=cli.several, default=10_000, metavar="N", help="samples to compare with the test images"
+        "--fid-samples",
+        type=cli.at_least_two,
+        default=10_000,
+        metavar="N",
+        help="samples to compare with the test images",
     )
     group.add_argument("-d", type=cli.positive, default=4, help="Gaussians of gmm")
     group.add_argument("--test-size", type=cli.positive, metavar="N", help="test images (default: all)")
@@ -113,7 +118,7 @@ def reconstruction(experiment: Experiment, dataset: data.Dataset, codes: Tensor,
     outputs = decoded(experiment, codes, batch_size)
     for x, y in zip(dataset.batches(batch_size, device=experiment.device), outputs, strict=True):
         squared = squared + F.mse_loss(y, x, reduction="none").mean(dim=(1, 2, 3)).double().sum()
-        similarity = similarity + metrics.structural_similarity(y, x).double().sum()
+        similarity = similarity + ssim(y, x).double().sum()
     return {"mse": float(squared) / len(dataset), "ssim": float(similarity) / len(dataset)}
 
 

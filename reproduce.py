@@ -64,7 +64,9 @@ def make_parser() -> cli.Parser:
                        help="of FID (default: classifier, hence FID_cls, where the data set has labels, else "
                        "inception); none: no FID")  # fmt: skip
     group.add_argument("--inception-weights", metavar="FILE", help="of FID's network (default: downloaded)")
-    group.add_argument("--fid-samples", type=cli.several, default=10_000, metavar="N", help="samples of each sampler")
+    group.add_argument(
+        "--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples of each sampler"
+    )
     group = parser.add_argument_group("what is done").add_mutually_exclusive_group()
     group.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time; run nothing")
     group.add_argument("--commands", action="store_true", help="print one command per line, see below; run nothing")

@@ -247,6 +247,7 @@ def train(args: argparse.Namespace, config: run.RunConfig, path: Path, computing
     devices.set_precision(args.precision)
     torch.manual_seed(args.seed)
     model = config.build_model().to(computing_on)
+    model.train_size = len(train_set)
     if not args.eager:
         devices.prepare(model, computing_on)
     optimizer = loop.make_optimizer(model, args.lr)

@@ -109,8 +109,7 @@ def configuration(model_name: str, dataset: str) -> dict:
         "latent_dim": described["latent_dim"],
         **models.options(model_name),
     }
-    derived = models.row(model_name).latent_dim
-    return config if derived is None else config | {"latent_dim": derived(config)}
+    return config | {"latent_dim": models.find(model_name).default_latent_dim(config) or config["latent_dim"]}
 
 
 def load_images(name: str, num: int, path: Path | None) -> data.Dataset:

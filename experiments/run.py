@@ -30,7 +30,7 @@ class RunConfig:
 
     Attributes:
         model: a name of ``models.MODELS``.
-        architecture: a name of ``models.networks.ARCHITECTURES``.
+        architecture: a name of ``models.networks``.
         latent_dim: n.
         options: the other arguments of the model's constructor.
         dataset: a name of ``data.DATASETS``; ``image_size`` is in pixels.
@@ -72,8 +72,7 @@ class RunConfig:
             key: default if getattr(args, key) is None else getattr(args, key)
             for key, default in models.options(name).items()
         }
-        derived = models.row(name).latent_dim
-        latent_dim = described["latent_dim"] if derived is None else derived(options)
+        latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
         path = Path(args.data_path or data.DEFAULT_PATH)
         same_name = ("dataset", "skip_corrupt", "white", "train_size", "valid_size", "batch_size", "seed", "lr")
         return cls(

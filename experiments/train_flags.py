@@ -37,7 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         + "; ".join(f"{key}: {title}" for key, title in models.ARCHS.items()),
     )
     group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
-    cli.add_options(parser, models.MODELS, models.options)
+    cli.add_options(parser, models.MODELS, models.flags, models.options)
     group = cli.add_run(parser, batch_size=32)
     group.add_argument("--epochs", type=cli.positive, default=DEFAULT_EPOCHS, help="passes over the training images")
     group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")

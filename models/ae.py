@@ -3,34 +3,29 @@
 Source: Jing, Zbontar, LeCun 2020, "Implicit Rank-Minimizing Autoencoder", arXiv 2010.00679.
 """
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Autoencoder, full_precision
-from models.networks.conv import build_networks
+from models.base import Autoencoder
+from models.networks.base import full_precision
 from utils.errors import UserError
+from utils.flags import Flag, natural, positive_float
 
 
 class AE(Autoencoder):
-    """Autoencoder trained on the mean squared error alone: the baseline (``-l 0``).
+    """Autoencoder whose loss is the mean squared error: the baseline (``-l 0``).
 
     Args:
-        architecture: a key of ``models.networks.ARCHITECTURES``.
-        channels: of the image.
-        latent_dim: n, the dimension of the code.
+        architecture, channels, latent_dim: see ``Autoencoder``.
     """
 
+    title = "AE: no regulariser"
+
     def __init__(self, architecture: str, channels: int, latent_dim: int):
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.enc, self.dec = build_networks(architecture, channels, latent_dim)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return full_precision(self.enc(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.dec(z)
+        super().__init__(architecture, channels, latent_dim)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         reconstruction = F.mse_loss(self.decode(self.encode(x)), x)
@@ -41,7 +36,7 @@ class LinearStack(nn.Module):
     """l square linear layers without bias, ``(B, n)`` to ``(B, n)`` (IRMAE, section 3).
 
     The product of the layers is one matrix, so the stack adds nothing to what the network can express; gradient
-    descent on the factors is what drives the code to low rank. When no gradient is wanted the product itself is
+    descent on the factors is what drives the code to low rank. In evaluation without gradients the product itself is
     used: one multiplication instead of l.
 
     Args:
@@ -61,8 +56,8 @@ class LinearStack(nn.Module):
     def folded(self) -> Tensor:
         """``W_l ... W_1`` as one ``(n, n)`` matrix, multiplied in float64.
 
-        Kept until the weights can have changed: by an optimiser, which needs a forward pass with gradients first, or by
-        an in-place update, a loaded state say, which raises a tensor's version counter (fused optimisers do not).
+        Cached until the weights can have changed: by an optimiser, which needs a forward pass with gradients first, or
+        by an in-place update such as a loaded state, which raises the version counter (fused optimisers do not).
         """
         weights = [layer.weight for layer in self.hidden]
         state = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
@@ -84,15 +79,38 @@ class LinearStack(nn.Module):
 
 
 class IRMAE(AE):
-    """Autoencoder with l linear layers between encoder and decoder; the code is what leaves the last of them.
+    """Autoencoder with l linear layers between encoder and decoder; the code is the output of the last of them.
 
     Args:
+        architecture, channels, latent_dim: see ``Autoencoder``.
         linear_layers: l, at least 1.
         init_variance: see ``LinearStack``.
     """
 
+    title = "IRMAE (arXiv 2010.00679): implicit rank minimisation"
+
     def __init__(
-        self, architecture: str, channels: int, latent_dim: int, linear_layers: int = 8, init_variance: float = 1.0
+        self,
+        architecture: str,
+        channels: int,
+        latent_dim: int,
+        linear_layers: Annotated[
+            int,
+            Flag(
+                "-l",
+                "--linear-layers",
+                type=natural,
+                help="l, linear layers after the encoder; 0 is the plain autoencoder",
+            ),
+        ] = 8,
+        init_variance: Annotated[
+            float,
+            Flag(
+                "--init-variance",
+                type=positive_float,
+                help="factor on the variance of the linear layers at the start",
+            ),
+        ] = 1.0,
     ):
         if linear_layers < 1:
             raise UserError(f"IRMAE needs at least 1 linear layer, not {linear_layers}: use the model ae for none")

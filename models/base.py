@@ -1,30 +1,72 @@
-"""The contract that every model keeps, so that no script ever asks which model it holds."""
+"""The contract of every model. A model is one file with a class, and one line in ``models.MODELS``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from models.layers.entropy_bottleneck import EntropyBottleneck
+from models.layers.gaussian_mixture import MixtureEstimator
+from models.networks import build_networks
+from models.networks.base import full_precision
 from utils.errors import UserError
 
 
 class Autoencoder(nn.Module):
     """An encoder, a decoder and the loss that regularises the code between them.
 
-    The training loop minimises ``losses(x)["loss"]`` with one optimiser over ``parameter_groups``; the
-    evaluation scripts use ``encode``, ``decode`` and ``sample_prior`` and nothing else.
+    The training loop minimises ``losses(x)["loss"]`` with one optimiser over ``parameter_groups``; evaluation uses
+    ``encode``, ``sample_codes``, ``decode`` and ``sample_prior``.
+
+    Args:
+        architecture: name of the networks, see ``models.networks``.
+        channels: C, of the image; the number of features of a vector.
+        latent_dim: n, the dimension of the code.
+        code_width: outputs of the encoder (default: n).
+        output: the decoder's last function (default: the architecture's).
+        dropout: see ``models.networks.build_networks``.
+
+    Attributes:
+        title: one line for ``--help``.
+        default_arch: the networks that the model is published with, a key of ``models.ARCHS``.
+        num_classes: K, of a model that finds classes without labels.
+        train_size: number of training samples; the trainer sets it before the first step.
     """
 
-    latent_dim: int
-    num_classes: int = 0  # of a model that finds classes by itself
+    title: str
+    default_arch = "conv"
+    num_classes = 0
+    train_size = 0
+
+    def __init__(
+        self,
+        architecture: str,
+        channels: int,
+        latent_dim: int,
+        code_width: int | None = None,
+        output: nn.Module | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.enc, self.dec = build_networks(architecture, channels, latent_dim, code_width, output, dropout)
+
+    @classmethod
+    def default_latent_dim(cls, options: Mapping) -> int | None:
+        """n from the values of the model's options, or None where any n will do."""
+        return None
 
     def encode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] to codes ``(B, n)``. Deterministic: the mean of a posterior."""
-        raise NotImplementedError
+        return full_precision(self.enc(x))
+
+    def sample_codes(self, x: Tensor) -> Tensor:
+        """A draw ``(B, n)`` from the posterior of each image; ``encode(x)`` where the code is no distribution."""
+        return self.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes ``(B, n)`` to images ``(B, C, H, W)``."""
-        raise NotImplementedError
+        return self.dec(z)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         """Scalars of the batch ``x``: ``"loss"`` is minimised, ``"reconstruction"`` and the rest are reported.
@@ -34,7 +76,7 @@ class Autoencoder(nn.Module):
         raise NotImplementedError
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        """``(num, n)`` codes from the model's own prior.
+        """``(num, n)`` codes from the model's own prior; the generator is on the CPU.
 
         Raises:
             UserError: the model defines no prior; its codes can be sampled by fitting a density to them.
@@ -45,7 +87,7 @@ class Autoencoder(nn.Module):
         )
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to probabilities ``(B, num_classes)`` of classes found without labels.
+        """Images ``(B, C, H, W)`` to probabilities ``(B, K)`` of classes found without labels.
 
         Raises:
             UserError: the model has no classes.
@@ -53,36 +95,71 @@ class Autoencoder(nn.Module):
         raise self._no_classes()
 
     def sample_classes(self, classes: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Codes ``(B, n)``, each from the prior of its class in ``classes`` ``(B,)``. Raises like ``classify``."""
+        """Codes ``(B, n)``, each from the prior of its class in ``classes`` ``(B,)``. Raises as ``classify`` does."""
         raise self._no_classes()
 
     def class_centroids(self) -> Tensor:
-        """``(num_classes, n)``: the mean of each class's prior. Raises like ``classify``."""
+        """``(K, n)``: the mean of each class's prior. Raises as ``classify`` does."""
         raise self._no_classes()
 
     def _no_classes(self) -> UserError:
         return UserError(f"{type(self).__name__} has no classes of its own: use a checkpoint of infocat-vae or catvae")
 
     def pretrain(self, draw: Callable[[int], Tensor], learning_rate: float) -> None:
-        """What a model does once before its first epoch: nothing, unless it overrides this.
+        """Called once before the first epoch; does nothing unless a model overrides it.
 
         Args:
-            draw: gives so many random training images ``(num, C, H, W)``.
+            draw: returns that many random training images ``(num, C, H, W)``.
             learning_rate: of the training that follows.
         """
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        """Parameter groups for Adam. A model with several rates or momenta overrides this."""
+        """Parameter groups for Adam. A model with several learning rates or momenta overrides this."""
         return [{"params": list(self.parameters()), "lr": learning_rate}]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
 
-def full_precision(tensor: Tensor) -> Tensor:
-    """Half-precision output of autocast as float32; float32 and float64 pass unchanged.
+class DensityModel(Autoencoder):
+    """A model whose prior is a density that can be evaluated: for outlier detection and density estimation.
 
-    Losses and codes are always computed in at least float32: an error of 1/256 in a pixel or a code would
-    swamp the small singular values that this repository is about.
+    A subclass assigns ``prior``, the density of ``features``; the code is the first n of the features.
     """
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+    prior: MixtureEstimator | EntropyBottleneck
+
+    def features(self, x: Tensor) -> Tensor:
+        """``(B, D)``, D ≥ n: the code, and what else the density is over."""
+        return self.encode(x)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """−log of the density of the features of ``x``, ``(B,)`` in nats: high where x is unlike the training data."""
+        return self.prior(self.features(x))[0]
+
+    def fit_prior(self, batches: Iterable[Tensor], em: bool = False, seed: int = 0) -> None:
+        """Fix a mixture to that of a whole training set instead of the running averages; leaves evaluation mode on.
+
+        Args:
+            batches: of ``x``. A factorised prior is trained with the codes and needs none of this.
+            em: by expectation-maximisation on the features instead of by the estimation network.
+            seed: of the expectation-maximisation.
+        """
+        if isinstance(self.prior, MixtureEstimator):
+            self.eval()
+            with torch.no_grad():
+                features = (self.features(x) for x in batches)
+                if em:
+                    self.prior.fit_em(features, seed)
+                else:
+                    self.prior.fit(features)
+
+    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        # Leaving out coordinates of a Gaussian mixture is marginalising over them.
+        draws = self.prior.running_mixture().sample(num, generator)[:, : self.latent_dim]
+        return draws.to(next(self.parameters()).dtype)
+
+
+def sample_gaussian(mean: Tensor, logvar: Tensor) -> Tensor:
+    """A draw of N(mean, exp(logvar)), differentiable in both; any shape."""
+    return mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)

@@ -1,17 +1,21 @@
-"""InfoCatVAE: one mode of the prior for each class, soft clustering, and classes that the encoder must find again.
+"""InfoCatVAE: a mode of the prior for each class, soft clustering, and classes that the encoder finds in its samples.
 
 Source: Pineau & Lelarge 2018, "InfoCatVAE: Representation Learning with Categorical Variational Autoencoders",
 arXiv 1806.08240.
 """
 
+from collections.abc import Mapping
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Autoencoder, full_precision
+from models.base import Autoencoder, sample_gaussian
 from models.layers.deform import deform
-from models.networks.conv import build_networks
+from models.networks.base import full_precision
 from utils.errors import UserError
+from utils.flags import Flag, finite_float, non_negative_float, positive
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
 GENERATED = 10  # images of each class in a step, as in the released code
@@ -29,7 +33,7 @@ class CatVAE(Autoencoder):
     ``Σ_c a_c log a_c`` and, weighted by β, ``Σ_c a_c KL(N(μ_c(x), σ_c(x)) || N(m_c, I))``.
 
     Args:
-        architecture, channels: see ``models.networks.build_networks``.
+        architecture, channels: see ``Autoencoder``.
         latent_dim: n, which is K δ.
         num_classes: K.
         sub_dim: δ.
@@ -40,33 +44,52 @@ class CatVAE(Autoencoder):
         smooth_weight: weight of the divergence of a from that of the image under ``deform``, in nats; for images. Ours.
     """
 
+    title = "CatVAE (arXiv 1806.08240): a mode of the prior for each of K classes"
+    default_arch = "mlp"
+
     def __init__(
         self,
         architecture: str,
         channels: int,
         latent_dim: int,
-        num_classes: int = 10,
-        sub_dim: int = 2,
-        prior_mean: float = 2.0,
-        kl_weight: float = 1.0,
-        entropy_weight: float = 1.0,
-        balance_weight: float = 0.0,
-        smooth_weight: float = 0.0,
+        num_classes: Annotated[int, Flag("--num-classes", type=positive, help="K, classes to find")] = 10,
+        sub_dim: Annotated[
+            int, Flag("--sub-dim", type=positive, help="δ, dimensions of the code for each class; n = K δ")
+        ] = 2,
+        prior_mean: Annotated[
+            float,
+            Flag("--prior-mean", type=non_negative_float, help="λ, mean of a class's prior on its own axes"),
+        ] = 2.0,
+        kl_weight: Annotated[
+            float,
+            Flag("--kl-weight", type=non_negative_float, help="β, weight of the divergence from the class's prior"),
+        ] = 1.0,
+        entropy_weight: Annotated[
+            float,
+            Flag("--entropy-weight", type=finite_float, help="γ, weight of Σ a log a, the classes' entropy"),
+        ] = 1.0,
+        balance_weight: Annotated[
+            float,
+            Flag("--balance-weight", type=non_negative_float, help="weight of equally large classes (ours)"),
+        ] = 0.0,
+        smooth_weight: Annotated[
+            float,
+            Flag(
+                "--smooth-weight",
+                type=non_negative_float,
+                help="weight of classes that do not change with deformations (ours)",
+            ),
+        ] = 0.0,
     ):
-        super().__init__()
         if latent_dim != num_classes * sub_dim:
             raise UserError(
                 f"-n {latent_dim}: the code of {num_classes} classes (--num-classes) of {sub_dim} dimensions "
                 f"(--sub-dim) has n = {num_classes * sub_dim}: leave -n out"
             )
-        self.latent_dim = latent_dim
+        super().__init__(architecture, channels, latent_dim, num_classes + 2 * latent_dim, nn.Sigmoid(), DROPOUT)
         self.num_classes = num_classes
-        self.kl_weight = kl_weight
-        self.entropy_weight = entropy_weight
+        self.kl_weight, self.entropy_weight = kl_weight, entropy_weight
         self.balance_weight, self.smooth_weight = balance_weight, smooth_weight
-        self.enc, self.dec = build_networks(
-            architecture, channels, latent_dim, num_classes + 2 * latent_dim, nn.Sigmoid(), DROPOUT
-        )
         self.classes = nn.Linear(num_classes, 2 * latent_dim, bias=False)
         # (K, n): row c is λ on the axes of class c.
         means = prior_mean * torch.eye(num_classes).repeat_interleave(sub_dim, dim=1)
@@ -75,6 +98,10 @@ class CatVAE(Autoencoder):
             # At the start the posterior of a class is its prior. From a random table no class is near its prior, the
             # divergence is least where all images share one class, and the others are never used again.
             self.classes.weight.copy_(torch.cat([means, torch.zeros_like(means)], dim=1).T)
+
+    @classmethod
+    def default_latent_dim(cls, options: Mapping) -> int:
+        return options["num_classes"] * options["sub_dim"]
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the classes ``(B, K)``; mean and log-variance without the class's part ``(B, 2n)``."""
@@ -89,8 +116,9 @@ class CatVAE(Autoencoder):
         log_a, base = self.heads(x)
         return (base + self.classes(log_a.exp()))[:, : self.latent_dim]
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.dec(z)
+    def sample_codes(self, x: Tensor) -> Tensor:
+        log_a, base = self.heads(x)
+        return sample_gaussian(*(base + self.classes(log_a.exp())).chunk(2, dim=1))
 
     def class_kl(self, base: Tensor) -> Tensor:
         """``KL(N(μ_c(x), σ_c(x)) || N(m_c, I))`` of every class, ``(B, K)``."""
@@ -101,7 +129,7 @@ class CatVAE(Autoencoder):
         log_a, base = self.heads(x)
         a = log_a.exp()
         mean, logvar = (base + self.classes(a)).chunk(2, dim=1)
-        z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+        z = sample_gaussian(mean, logvar)
         bce = F.binary_cross_entropy_with_logits(self.dec.logits(z), x, reduction="none")
         reconstruction = bce.flatten(1).sum(dim=1).mean()
         kl = (a * self.class_kl(base)).sum(dim=1).mean()
@@ -132,33 +160,30 @@ class CatVAE(Autoencoder):
 
 
 class InfoCatVAE(CatVAE):
-    """CatVAE whose encoder must find the class of what was decoded from that class's prior.
+    """CatVAE whose encoder is also trained to find the class of images decoded from that class's prior.
 
     That cross-entropy bounds the mutual information of class and image from below; it needs no further network.
     The released code hands probabilities to a function that takes a softmax itself; here it is taken once.
 
     Args:
+        architecture, channels, latent_dim: see ``CatVAE``.
         info_weight: weight of that cross-entropy, in nats per image, beside the terms of ``CatVAE``.
+        options: of ``CatVAE``.
     """
+
+    title = "InfoCatVAE (arXiv 1806.08240): CatVAE whose encoder finds the class of what it generates"
 
     def __init__(
         self,
         architecture: str,
         channels: int,
         latent_dim: int,
-        num_classes: int = 10,
-        sub_dim: int = 2,
-        prior_mean: float = 2.0,
-        kl_weight: float = 1.0,
-        entropy_weight: float = 1.0,
-        balance_weight: float = 0.0,
-        smooth_weight: float = 0.0,
-        info_weight: float = 100.0,
+        info_weight: Annotated[
+            float, Flag("--info-weight", type=non_negative_float, help="weight of that cross-entropy")
+        ] = 100.0,
+        **options,
     ):
-        classes = (num_classes, sub_dim, prior_mean)
-        super().__init__(
-            architecture, channels, latent_dim, *classes, kl_weight, entropy_weight, balance_weight, smooth_weight
-        )
+        super().__init__(architecture, channels, latent_dim, **options)
         self.info_weight = info_weight
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:

@@ -5,13 +5,15 @@ arXiv 1903.12436, and its released code. New images are drawn from a density tha
 (``generation.py --task gmm``).
 """
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.base import Autoencoder, full_precision
-from models.networks.conv import build_networks
+from models.base import Autoencoder
+from utils.flags import Flag, non_negative_float
 
 
 class RAE(Autoencoder):
@@ -21,36 +23,41 @@ class RAE(Autoencoder):
     MNIST (spectral norm: β = 0.009, no λ).
 
     Args:
-        architecture, channels, latent_dim: see ``models.networks.build_networks``.
-        penalty: what keeps the decoder smooth: "l2", the sum of its squared weights; "gp", the squared gradient of
-            ``Σ x̂²`` by the code, averaged over its dimensions; "sn", every layer of the decoder has spectral norm 1.
+        architecture, channels, latent_dim: see ``Autoencoder``.
+        penalty: of the decoder: "l2", the sum of its squared weights; "gp", the squared gradient of ``Σ x̂²`` by the
+            code, averaged over its dimensions; "sn", every layer of the decoder has spectral norm 1.
         embedding_weight: β.
         penalty_weight: λ; unused with "sn".
     """
+
+    title = "RAE (arXiv 1903.12436): a small code and a smooth decoder"
 
     def __init__(
         self,
         architecture: str,
         channels: int,
         latent_dim: int,
-        penalty: str = "l2",
-        embedding_weight: float = 1e-4,
-        penalty_weight: float = 1e-7,
+        penalty: Annotated[
+            str,
+            Flag(
+                "--penalty",
+                choices=("l2", "gp", "sn"),
+                help="of the decoder: weights, gradient, or spectral norm",
+            ),
+        ] = "l2",
+        embedding_weight: Annotated[
+            float, Flag("--embedding-weight", type=non_negative_float, help="β, weight of the code's square")
+        ] = 1e-4,
+        penalty_weight: Annotated[
+            float, Flag("--penalty-weight", type=non_negative_float, help="λ, weight of the penalty")
+        ] = 1e-7,
     ):
-        super().__init__()
-        self.latent_dim = latent_dim
+        super().__init__(architecture, channels, latent_dim, output=nn.Sigmoid())
         self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight
-        self.enc, self.dec = build_networks(architecture, channels, latent_dim, output=nn.Sigmoid())
         if penalty == "sn":
             for layer in list(self.dec.modules()):
                 if isinstance(layer, (nn.Linear, nn.ConvTranspose2d)):
                     spectral_norm(layer)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return full_precision(self.enc(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.dec(z)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         z = self.encode(x)

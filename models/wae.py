@@ -1,4 +1,4 @@
-"""Wasserstein autoencoders: the distribution of all codes, not of each, is held to a Gaussian prior.
+"""Wasserstein autoencoders: a penalty brings the distribution of all codes, not of each, to a Gaussian prior.
 
 Source: Tolstikhin, Bousquet, Gelly, Schölkopf 2018, "Wasserstein Auto-Encoders", arXiv 1711.01558, and its released
 code.
@@ -6,79 +6,95 @@ code.
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from models.base import Autoencoder, full_precision
+from models.base import Autoencoder, sample_gaussian
 from models.layers.mmd import mmd
-from models.networks.conv import build_networks, fully_connected
+from models.networks.base import full_precision
+from models.networks.mlp import fully_connected
+from utils.flags import Flag, natural, non_negative_float, positive_float
 
 BETAS = (0.5, 0.999)  # of Adam, as in the released code
 INPUT_NOISE = 0.01  # standard deviation of --noise add_noise
 PRETRAIN_BATCH = 256  # images that a covariance of the code is estimated from
-ADVERSARY_WIDTHS = (512, 512, 512, 512)
+DISCRIMINATOR_WIDTHS = (512, 512, 512, 512)
 
 
 class WAE(Autoencoder):
-    """Encoder, decoder and prior N(0, σ_z² I) that the two kinds of WAE share; a subclass adds the penalty.
+    """Encoder, decoder and prior N(0, σ_z² I) of both kinds of WAE; a subclass adds the penalty and its weight λ.
 
-    The loss is ``s Σ (x − x̂)² + λ · penalty``, the squared error summed over the pixels of an image: λ is meant beside
-    that cost (section 4: c is the squared distance). Reported as ``"reconstruction"`` is the mean over the pixels,
-    which compares with every other model.
+    The loss is ``s Σ (x − x̂)² + λ · penalty``, the squared error summed over the pixels of an image: λ is the weight
+    beside that cost (section 4: c is the squared distance). ``"reconstruction"`` is the mean over the pixels, which
+    compares with every other model.
 
     Args:
-        architecture, channels, latent_dim: see ``models.networks.build_networks``.
-        penalty_weight: λ.
+        architecture, channels, latent_dim: see ``Autoencoder``.
         pz_scale: σ_z, standard deviation of the prior.
         noise: "none"; "gaussian", the encoder gives mean and log-variance and the code is drawn; "add_noise",
-            N(0, 0.01²) is added to the images while training.
-        cost_scale: s. The released code has 0.05 for images in [0, 1] and for images in [-1, 1]; on those, in our
-            [0, 1], that is 0.2.
+            N(0, 0.01²) is added to the images in training.
+        cost_scale: s. The released code has 0.05 for images in [0, 1] and for images in [-1, 1]; the latter
+            correspond to 0.2 here, where all images are in [0, 1].
         e_pretrain: steps of encoder pre-training, 0 for none.
     """
+
+    penalty_weight: float
 
     def __init__(
         self,
         architecture: str,
         channels: int,
         latent_dim: int,
-        penalty_weight: float,
-        pz_scale: float,
-        noise: str,
-        cost_scale: float,
-        e_pretrain: int,
+        pz_scale: Annotated[
+            float, Flag("--pz-scale", type=positive_float, help="σ_z, standard deviation of the prior")
+        ] = 1.0,
+        noise: Annotated[
+            str,
+            Flag(
+                "--noise",
+                choices=("none", "gaussian", "add_noise"),
+                help="of the encoder: a drawn code, or noise on the image",
+            ),
+        ] = "none",
+        cost_scale: Annotated[
+            float,
+            Flag("--cost-scale", type=positive_float, help="s, factor on the squared error summed over pixels"),
+        ] = 0.05,
+        e_pretrain: Annotated[
+            int,
+            Flag(
+                "--e-pretrain",
+                type=natural,
+                help="steps that match mean and covariance of the code to the prior's",
+            ),
+        ] = 0,
     ):
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.penalty_weight, self.pz_scale, self.noise = penalty_weight, pz_scale, noise
-        self.cost_scale, self.e_pretrain = cost_scale, e_pretrain
         code_width = 2 * latent_dim if noise == "gaussian" else latent_dim
-        self.enc, self.dec = build_networks(architecture, channels, latent_dim, code_width, nn.Sigmoid())
+        super().__init__(architecture, channels, latent_dim, code_width, nn.Sigmoid())
+        self.pz_scale, self.noise, self.cost_scale, self.e_pretrain = pz_scale, noise, cost_scale, e_pretrain
 
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.enc(x))[:, : self.latent_dim]
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self.dec(z)
-
-    def draw_codes(self, x: Tensor) -> Tensor:
-        """Codes ``(B, n)`` as they are trained on, with the noise that ``noise`` names."""
+    def sample_codes(self, x: Tensor) -> Tensor:
+        """Codes ``(B, n)`` with the noise that ``noise`` names; "add_noise" only in training mode."""
         if self.noise == "gaussian":
             mean, logvar = full_precision(self.enc(x)).chunk(2, dim=1)
-            return mean + torch.randn_like(mean) * torch.exp(0.5 * logvar.clamp(-50, 50))
+            return sample_gaussian(mean, logvar.clamp(-50, 50))
         if self.noise == "add_noise" and self.training:
             x = x + INPUT_NOISE * torch.randn_like(x)
         return self.encode(x)
 
     def penalty(self, z: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """How far the codes ``(B, n)`` are from the draws ``(B, n)`` of the prior, and further terms to minimise."""
+        """A distance of the codes ``(B, n)`` from the draws ``(B, n)`` of the prior, and further terms to minimise."""
         raise NotImplementedError
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
-        z = self.draw_codes(x)
+        z = self.sample_codes(x)
         prior = self.pz_scale * torch.randn_like(z)
         reconstruction = F.mse_loss(self.decode(z), x)
         penalty, further = self.penalty(z, prior)
@@ -101,74 +117,96 @@ class WAE(Autoencoder):
         return z.mean(dim=0).square().sum() + (covariance - prior).square().sum()
 
     def pretrain(self, draw: Callable[[int], Tensor], learning_rate: float) -> None:
-        """Match the codes' mean and covariance to the prior's before the training, the encoder alone.
+        """Match the codes' mean and covariance to the prior's; trains the encoder only.
 
-        The released code stops below 0.1 of an error averaged over n² entries, which a 64-dimensional code meets
+        The released code stops when an error averaged over n² entries is below 0.1, which a 64-dimensional code meets
         before the first step; here all steps are taken, and the prior's moments are exact instead of a sample's.
         """
         optimizer = torch.optim.Adam(self.enc.parameters(), lr=learning_rate, betas=BETAS)
         self.train()
         for _ in range(self.e_pretrain):
             optimizer.zero_grad(set_to_none=True)
-            self.moment_distance(self.draw_codes(draw(PRETRAIN_BATCH))).backward()
+            self.moment_distance(self.sample_codes(draw(PRETRAIN_BATCH))).backward()
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
 
 class WAEMMD(WAE):
-    """WAE whose penalty is the maximum mean discrepancy between codes and prior (algorithm 2)."""
+    """WAE whose penalty is the maximum mean discrepancy between codes and prior (algorithm 2).
+
+    Args:
+        architecture, channels, latent_dim: see ``Autoencoder``.
+        mmd_weight: λ.
+        kernel: see ``models.layers.mmd.mmd``.
+        options: of ``WAE``.
+    """
+
+    title = "WAE-MMD (arXiv 1711.01558): maximum mean discrepancy between codes and prior"
 
     def __init__(
         self,
         architecture: str,
         channels: int,
         latent_dim: int,
-        mmd_weight: float = 10.0,
-        kernel: str = "imq",
-        pz_scale: float = 1.0,
-        noise: str = "none",
-        cost_scale: float = 0.05,
-        e_pretrain: int = 0,
+        mmd_weight: Annotated[
+            float, Flag("--mmd-weight", type=non_negative_float, help="λ, weight of the discrepancy")
+        ] = 10.0,
+        kernel: Annotated[
+            str,
+            Flag(
+                "--kernel",
+                choices=("imq", "rbf"),
+                help="of the discrepancy: inverse multiquadratics or Gaussian",
+            ),
+        ] = "imq",
+        **options,
     ):
-        super().__init__(architecture, channels, latent_dim, mmd_weight, pz_scale, noise, cost_scale, e_pretrain)
-        self.kernel = kernel
+        super().__init__(architecture, channels, latent_dim, **options)
+        self.penalty_weight, self.kernel = mmd_weight, kernel
 
     def penalty(self, z: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return mmd(z, prior, self.kernel, self.pz_scale), {}
 
 
 class WAEGAN(WAE):
-    """WAE whose penalty is an adversary that tells codes from draws of the prior (algorithm 1).
+    """WAE whose penalty is a discriminator that tells codes from draws of the prior (algorithm 1).
 
-    One backward pass trains both: the encoder's term sees the adversary's parameters as constants, the adversary's
-    term sees the codes as constants. The encoder's term is the one that does not saturate, −log D(z).
+    One backward pass trains both: the encoder's term sees the discriminator's parameters as constants, the
+    discriminator's term sees the codes as constants. The encoder's term is the one that does not saturate, −log D(z).
 
     Args:
+        architecture, channels, latent_dim: see ``Autoencoder``.
         gan_weight: λ.
-        adversary_lr: learning rate of the adversary.
-        prior_offset: add log p(z) to the adversary's output, which then only has to learn the density of the codes.
+        adversary_lr: learning rate of the discriminator.
+        prior_offset: add log p(z) to the discriminator's output, which then only has to learn the density of the codes.
+        options: of ``WAE``.
     """
+
+    title = "WAE-GAN (arXiv 1711.01558): a discriminator tells codes from draws of the prior"
 
     def __init__(
         self,
         architecture: str,
         channels: int,
         latent_dim: int,
-        gan_weight: float = 10.0,
-        adversary_lr: float = 5e-4,
-        prior_offset: bool = False,
-        pz_scale: float = 1.0,
-        noise: str = "none",
-        cost_scale: float = 0.05,
-        e_pretrain: int = 0,
+        gan_weight: Annotated[
+            float, Flag("--gan-weight", type=non_negative_float, help="λ, weight of the encoder's term")
+        ] = 10.0,
+        adversary_lr: Annotated[
+            float, Flag("--adversary-lr", type=positive_float, help="learning rate of the discriminator")
+        ] = 5e-4,
+        prior_offset: Annotated[
+            bool, Flag("--prior-offset", switch=True, help="add log p(z) to the discriminator's output")
+        ] = False,
+        **options,
     ):
-        super().__init__(architecture, channels, latent_dim, gan_weight, pz_scale, noise, cost_scale, e_pretrain)
-        self.adversary_lr = adversary_lr
-        self.prior_offset = prior_offset
-        self.adversary = fully_connected((latent_dim, *ADVERSARY_WIDTHS, 1), nn.ReLU)
+        super().__init__(architecture, channels, latent_dim, **options)
+        self.penalty_weight, self.prior_offset, self.adversary_lr = gan_weight, prior_offset, adversary_lr
+        # The discriminator; checkpoints, metrics and the flag have had the name "adversary" from the beginning.
+        self.adversary = fully_connected((latent_dim, *DISCRIMINATOR_WIDTHS, 1), nn.ReLU)
 
     def logits(self, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        """The adversary's log-odds that ``z`` ``(B, n)`` comes from the prior, ``(B,)``."""
+        """The discriminator's log-odds that ``z`` ``(B, n)`` comes from the prior, ``(B,)``."""
         logits = full_precision(functional_call(self.adversary, parameters, (z,))).squeeze(1)
         if self.prior_offset:
             # log p(z) of N(0, σ_z² I); written out, for torch.distributions looks at its arguments on the host.

@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import errno
-import math
 import os
 import signal
 import sys
@@ -13,84 +12,12 @@ from pathlib import Path
 import torch
 
 from utils.errors import Diverged, UserError
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    return _whole(text, 0)
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    return _whole(text, 1)
-
-
-def several(text: str) -> int:
-    """A whole number from 2: of a sample that has a distribution."""
-    return _whole(text, 2)
-
-
-def seed(text: str) -> int:
-    """A whole number below 2³², which every library takes."""
-    value = natural(text)
-    if value >= 2**32:
-        raise argparse.ArgumentTypeError(f"expected a whole number below 4294967296, found {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    value = non_negative_float(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text}")
-    return value
-
-
-def probability(text: str) -> float:
-    """A number from 0 to below 1: of what is dropped, all is too much."""
-    value = non_negative_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, found {text}")
-    return value
-
-
-def finite_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a number, found {text}")
-    return value
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, found {text}")
-    return value
-
-
-KINDS: dict[str, Callable] = {
-    "natural": natural,
-    "positive": positive,
-    "positive_float": positive_float,
-    "non_negative_float": non_negative_float,
-    "finite_float": finite_float,
-    "probability": probability,
-}
+from utils.flags import (  # noqa: F401: the scripts take them from here
+    Flag,
+    natural,
+    positive,
+    seed,
+)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -167,31 +94,31 @@ def add_linear_layers(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_options(parser: Parser, models: Mapping, defaults: Callable[[str], Mapping]) -> None:
-    """A group of flags for each model of the table, from its options.
+def add_options(
+    parser: Parser,
+    models: Mapping[str, type],
+    flags: Callable[[str], Mapping[str, Flag]],
+    defaults: Callable[[str], Mapping],
+) -> None:
+    """A group of flags for each model of the table, from the flags of its constructor.
 
     Args:
-        defaults: the values of a model's options where the user gives none, for ``--help``; the arguments themselves
+        models: name -> class, which has a ``title``.
+        flags: name -> the model's flags by option.
+        defaults: name -> the values of its options where the user gives none, for ``--help``; the arguments themselves
             stay None, so that a flag that was not given is told from one that was.
     """
     seen = set()
-    for name, row in models.items():
-        options = {key: option for key, option in row.options.items() if key not in seen}
-        group = parser.add_argument_group(row.title) if options else None
-        for key, option in options.items():
+    for name, model in models.items():
+        new = {key: flag for key, flag in flags(name).items() if key not in seen}
+        group = parser.add_argument_group(model.title) if new else None
+        for key, flag in new.items():
             seen.add(key)
-            values = {other: defaults(other)[key] for other in models if key in models[other].options}
+            values = {other: defaults(other)[key] for other in models if key in flags(other)}
             text = str(values[name])
             if len(set(values.values())) > 1:  # the models that share the flag differ
                 text = ", ".join(f"{other} {value}" for other, value in values.items())
-            help_text = option.help + ("" if values[name] is False else f" (default: {text})")
-            if option.kind == "switch":
-                group.add_argument(*option.flags, dest=key, action="store_const", const=True, help=help_text)
-            elif "|" in option.kind:
-                group.add_argument(*option.flags, dest=key, choices=option.kind.split("|"), help=help_text)
-            else:
-                metavar = option.flags[-1].lstrip("-").upper().replace("-", "_")
-                group.add_argument(*option.flags, dest=key, type=KINDS[option.kind], metavar=metavar, help=help_text)
+            flag.add_to(group, key, flag.help + ("" if flag.switch else f" (default: {text})"))
 
 
 def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:

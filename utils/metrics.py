@@ -1,4 +1,4 @@
-"""Distances between sets of features and between images, in float64, from torchmetrics.
+"""Distances between sets of features, in float64, from torchmetrics.
 
 The features come first and once (``features.py``); every metric of a model is computed from the same ones. torchmetrics
 is imported where it is needed: it takes longer than PyTorch, and --help should not.
@@ -51,10 +51,3 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return float(metric.compute()[0])
-
-
-def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM of each pair of images ``(B, C, H, W)`` in [0, 1], ``(B,)`` (Wang et al. 2004; Gaussian window, σ = 1.5)."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    return structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")

@@ -7,13 +7,15 @@ section 3.3, equations 4 to 6. RaDOGAGA (arXiv 1910.04329) uses the same mixture
 import math
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from utils.errors import Diverged, UserError
+from utils.flags import Flag, positive
 
+Components = Annotated[int, Flag("--components", type=positive, help="K, Gaussians of the mixture")]
 MOMENTUM = 0.01  # of the running statistics: an average over about the last hundred batches
 EM_SAMPLES = 50_000  # at most, drawn from the seed: twice as many change F1 on KDD Cup by less than 0.001
 SMALLEST_WEIGHT = 1e-12  # of a component that no sample belongs to: its logarithm stays finite
@@ -108,10 +110,10 @@ class MixtureEstimator(nn.Module):
         """
         if self.training:
             statistics = self.statistics(z)
-            self._remember(statistics)
+            self._update_running_statistics(statistics)
             mixture = self.mixture(*statistics)
         else:
-            mixture = self.fixed()
+            mixture = self.running_mixture()
         return mixture.energy(z), mixture
 
     def statistics(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,14 +134,14 @@ class MixtureEstimator(nn.Module):
         identity = torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
         return Mixture(mass, means, covariances + floor[:, None, None] * identity)
 
-    def fixed(self) -> Mixture:
+    def running_mixture(self) -> Mixture:
         """The mixture of the buffers. Raises UserError before any training or ``fit``."""
         if self.batches_seen == 0:
             raise UserError("the Gaussian mixture has seen no data yet: train the model first")
         return self.mixture(self.mass, self.first, self.second)
 
     @torch.no_grad()
-    def _remember(self, statistics: tuple[Tensor, Tensor, Tensor]) -> None:
+    def _update_running_statistics(self, statistics: tuple[Tensor, Tensor, Tensor]) -> None:
         self.batches_seen += 1
         momentum = (1 / self.batches_seen).clamp(min=MOMENTUM)
         for buffer, value in zip((self.mass, self.first, self.second), statistics, strict=True):
@@ -164,7 +166,7 @@ class MixtureEstimator(nn.Module):
         for buffer, total in zip((self.mass, self.first, self.second), sums, strict=True):
             buffer.copy_(total / count)
         self.batches_seen.fill_(max(1.0, float(self.batches_seen)))
-        return self.fixed()
+        return self.running_mixture()
 
     @torch.no_grad()
     def fit_em(self, batches: Iterable[Tensor], seed: int = 0) -> Mixture:
@@ -198,7 +200,7 @@ class MixtureEstimator(nn.Module):
         for buffer, value in zip((self.mass, self.first, self.second), (mass, first, second), strict=True):
             buffer.copy_(value)
         self.batches_seen.fill_(max(1.0, float(self.batches_seen)))
-        return self.fixed()
+        return self.running_mixture()
 
     def _require_enough(self, count: int) -> None:
         if count < len(self.mass):

@@ -1,1 +1,85 @@
-"""Encoders and decoders that the models share."""
+"""The encoders and decoders that the models share, by name, so that results differ by the regulariser only.
+
+``"shape"``, ``"mnist"``, ``"celeba"``: the networks of IRMAE. ``"conv-128"``, ``"wae-64"``, ``"gdn-64"``,
+``"image-mlp-32"``: a family at an image size. ``"mlp:64-32"``: for vectors, hidden layers of 64 and 32.
+"""
+
+import re
+
+from torch import nn
+
+from models.networks import conv
+from models.networks.base import Decoder
+from models.networks.gdn import HALVINGS, GDNDecoder, GDNEncoder
+from models.networks.mlp import ImageMLPDecoder, ImageMLPEncoder, VectorDecoder, VectorEncoder
+from utils.errors import UserError
+
+PUBLISHED = {"shape": 32, "mnist": 32, "celeba": 64}  # and the size of their images
+DIVISORS = {  # of the image size, in each family
+    "conv": lambda size: 2 ** conv.halvings(size),
+    "wae": lambda size: 2 ** conv.halvings(size),
+    "gdn": lambda size: 2**HALVINGS,
+    "image-mlp": lambda size: 1,
+}
+IMAGE_SIZES = range(32, 257)
+
+
+def split(architecture: str) -> tuple[str, int]:
+    """``"wae-64"`` to ``("wae", 64)``, ``"celeba"`` to ``("celeba", 64)``.
+
+    Raises:
+        UserError: no such architecture, or its convolutions do not divide the image size.
+    """
+    if architecture in PUBLISHED:
+        return architecture, PUBLISHED[architecture]
+    family, _, digits = architecture.rpartition("-")
+    if family not in DIVISORS or not digits.isdecimal():
+        names = ", ".join([*PUBLISHED, *(f"{name}-S" for name in DIVISORS)])
+        raise UserError(f"unknown architecture {architecture!r}: choose from {names} (S pixels) or mlp:64-32")
+    sizes = [size for size in IMAGE_SIZES if size % DIVISORS[family](size) == 0]
+    if int(digits) not in sizes:
+        choices = f"{sizes[0]} to {sizes[-1]}" if len(sizes) == len(IMAGE_SIZES) else ", ".join(map(str, sizes))
+        raise UserError(
+            f"{architecture}: the networks {family} take images of {choices} pixels, not {digits}: "
+            "choose one of these with --image-size"
+        )
+    return family, int(digits)
+
+
+def build_networks(
+    architecture: str,
+    channels: int,
+    latent_dim: int,
+    code_width: int | None = None,
+    output: nn.Module | None = None,
+    dropout: float = 0.0,
+) -> tuple[nn.Module, Decoder]:
+    """An encoder and its decoder.
+
+    Args:
+        architecture: its name, see above.
+        channels: of the image, 1 or 3; the number of features of a vector.
+        latent_dim: n, the decoder's input.
+        code_width: the encoder's output, n unless it also gives, for example, log-variances.
+        output: the decoder's last function (default: tanh for images, none for vectors and ``gdn``).
+        dropout: probability with which a hidden unit of an ``image-mlp`` is dropped in training.
+
+    Raises:
+        UserError: see ``split``.
+    """
+    code_width = code_width or latent_dim
+    if re.fullmatch(r"mlp:[1-9]\d*(-[1-9]\d*)*", architecture):
+        hidden_widths = tuple(int(width) for width in architecture.removeprefix("mlp:").split("-"))
+        encoder = VectorEncoder(hidden_widths, channels, code_width)
+        return encoder, VectorDecoder(hidden_widths, channels, latent_dim, output or nn.Identity())
+    family, size = split(architecture)
+    if family == "image-mlp":
+        pixels = (channels, size, size)
+        encoder = ImageMLPEncoder(pixels, code_width, dropout)
+        return encoder, ImageMLPDecoder(pixels, latent_dim, output or nn.Tanh(), dropout)
+    if family == "gdn":
+        return GDNEncoder(size, channels, code_width), GDNDecoder(size, channels, latent_dim, output or nn.Identity())
+    layout = conv.layout(family, size)
+    return conv.ConvEncoder(layout, channels, code_width), conv.ConvDecoder(
+        layout, channels, latent_dim, output or nn.Tanh()
+    )

@@ -35,7 +35,7 @@ def test_features_are_code_relative_distance_and_cosine():
     x = torch.rand(7, 5, dtype=torch.float64)
     z = model.encode(x)
     decoded = model.decode(z)
-    features = model.features(x, z, decoded).detach().numpy()
+    features = model.features(x).detach().numpy()
     a, b = x.numpy(), decoded.detach().numpy()
     np.testing.assert_allclose(features[:, :2], z.detach().numpy())
     np.testing.assert_allclose(features[:, 2], np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1))
@@ -66,7 +66,7 @@ def test_strange_samples_have_more_energy(blobs):
     normal, strange = blobs
     model = trained(normal)
     with torch.no_grad():
-        ordinary, unlikely = model.sample_energy(normal), model.sample_energy(strange)
+        ordinary, unlikely = model.energy(normal), model.energy(strange)
     assert (unlikely > ordinary.quantile(0.95)).float().mean() > 0.9
 
 
@@ -75,7 +75,7 @@ def test_the_mixture_travels_with_the_weights(blobs):
     model = trained(normal, steps=5)
     copy = models.build("dagmm", architecture="mlp:8", channels=8, latent_dim=1, components=2)
     copy.load_state_dict(model.state_dict())
-    torch.testing.assert_close(copy.eval().sample_energy(normal), model.sample_energy(normal), rtol=0, atol=0)
+    torch.testing.assert_close(copy.eval().energy(normal), model.energy(normal), rtol=0, atol=0)
 
 
 def test_prior_samples_have_the_spread_of_the_codes(blobs):
@@ -94,4 +94,4 @@ def test_images_go_through_the_same_model():
     x = torch.rand(8, 1, 32, 32)
     losses = model.losses(x)
     assert all(torch.isfinite(value) for value in losses.values())
-    assert model.eval().sample_energy(x).shape == (8,)
+    assert model.eval().energy(x).shape == (8,)

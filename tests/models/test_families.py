@@ -42,7 +42,7 @@ def test_trains_reloads_and_generates(script, model, dataset):
     for loss in ("train_loss", "train_reconstruction"):
         first, last = (float(row[loss]) for row in rows)
         assert last < first, loss
-    has_prior = MODELS[model].cls.sample_prior is not Autoencoder.sample_prior
+    has_prior = MODELS[model].sample_prior is not Autoencoder.sample_prior
     task = "prior" if has_prior else "mvg"
     script("generation", "--task", task, "--dataset", dataset, "-X", "2", "-Y", "3", "-N", "40")
     assert Path(f"results/{dataset}/{task}/{model}.png").stat().st_size > 0

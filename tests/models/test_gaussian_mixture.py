@@ -126,7 +126,7 @@ def test_running_statistics_approach_those_of_the_whole_set():
     z = torch.randn(5000, 2) + 3
     for batch in z.split(50):
         estimator(batch)
-    running, whole = estimator.fixed(), estimator.fit([z])
+    running, whole = estimator.running_mixture(), estimator.fit([z])
     torch.testing.assert_close(running.means, whole.means, atol=1e-6, rtol=1e-6)  # exactly 100 batches: a plain mean
     torch.testing.assert_close(running.covariances, whole.covariances, atol=1e-6, rtol=1e-6)
 

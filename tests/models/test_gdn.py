@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.layers.gdn import GDN
-from models.networks.conv import build_networks
+from models.networks import build_networks
 
 
 @pytest.fixture

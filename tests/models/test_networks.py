@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import models
-from models.networks.conv import build_networks
+from models.networks import build_networks
 from utils.errors import UserError
 
 # Parameter shapes of the released code, n = 7: (name, shape). Written out by hand from the layers it lists.

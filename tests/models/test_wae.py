@@ -162,7 +162,7 @@ def test_no_pretraining_unless_asked():
 def test_noise(noise):
     model = tiny("wae-mmd", noise=noise)
     x = torch.rand(8, 4)
-    repeats = [torch.equal(model.train(mode).draw_codes(x), model.draw_codes(x)) for mode in (True, False)]
+    repeats = [torch.equal(model.train(mode).sample_codes(x), model.sample_codes(x)) for mode in (True, False)]
     assert repeats == {"none": [True, True], "gaussian": [False, False], "add_noise": [False, True]}[noise]
     assert model.encode(x).shape == (8, 2)
     assert torch.equal(model.encode(x), model.encode(x))

@@ -70,7 +70,7 @@ def test_the_device_is_strict():
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_training_gives_the_weights_of_the_cpu(name, gpu, call, tmp_path):
-    size = () if models.MODELS[name].latent_dim else ("-n", 4)
+    size = () if models.MODELS[name].default_latent_dim(models.options(name)) else ("-n", 4)
     flags = (*DIGITS, "--model", name, "--arch", "mlp", *size, "--epochs", 1, "--batch-size", 600)
     gpu("train.py", *flags, "--checkpoint", tmp_path / "device")
     assert call("train.py", *flags, "--checkpoint", tmp_path / "cpu").status == 0

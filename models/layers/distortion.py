@@ -1,0 +1,38 @@
+"""The distortions D of RaDOGAGA and of its baseline, and the flags of both."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.layers.ssim import ssim
+from utils.errors import UserError
+from utils.flags import Flag, non_negative_float
+
+Lambda1 = Annotated[float, Flag("--lambda1", type=non_negative_float, help="λ1, weight of the reconstruction D(x, x̂)")]
+Lambda2 = Annotated[float, Flag("--lambda2", type=non_negative_float, help="λ2, weight of the noise's effect D(x̂, x̆)")]
+Distortion = Annotated[str, Flag("--distortion", choices=("mse", "ssim"), help="D: mean squared error or 1 − SSIM")]
+
+
+def squared_error(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error of each sample: ``(B, ...)`` to ``(B,)``."""
+    return F.mse_loss(x, y, reduction="none").flatten(1).mean(dim=1)
+
+
+def one_minus_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """1 − SSIM of each image: ``(B, C, H, W)`` to ``(B,)``, for images in [0, 1].
+
+    The SSIM of an image and its negative −x is 1 too (both factors change sign), and a decoder that ends in tanh or in
+    nothing finds that: values outside [0, 1] are clamped before, and their mean absolute difference is added.
+    """
+    inside = x.clamp(0, 1), y.clamp(0, 1)
+    outside = ((x - inside[0]) - (y - inside[1])).abs().flatten(1).mean(dim=1)
+    return 1 - ssim(*inside) + outside
+
+
+def choose_distortion(name: str, architecture: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function D of that name. Raises UserError for SSIM on vectors, which have no neighbouring pixels."""
+    if name == "ssim" and architecture.startswith("mlp:"):
+        raise UserError("--distortion ssim compares images, but this data set holds vectors: use --distortion mse")
+    return {"mse": squared_error, "ssim": one_minus_ssim}[name]

@@ -1,0 +1,32 @@
+"""What all encoders and decoders share."""
+
+import torch
+from torch import Tensor, nn
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """Half-precision output of autocast as float32; float32 and float64 pass unchanged.
+
+    Losses and codes are always computed in at least float32: an error of 1/256 in a pixel or a code would
+    swamp the small singular values that this repository is about.
+    """
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class Decoder(nn.Module):
+    """Codes ``(B, n)`` to images ``(B, C, S, S)`` or vectors ``(B, F)``.
+
+    Args:
+        output: the function after the last layer, for example ``nn.Sigmoid()``.
+    """
+
+    def __init__(self, output: nn.Module):
+        super().__init__()
+        self.output = output
+
+    def logits(self, z: Tensor) -> Tensor:
+        """The image before the output function, at least float32: a cross-entropy is computed from it."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.output(self.logits(z))
