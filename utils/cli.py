@@ -12,12 +12,15 @@ from pathlib import Path
 import torch
 
 from utils.errors import Diverged, UserError
-from utils.flags import (  # noqa: F401: the scripts take them from here
-    Flag,
-    natural,
-    positive,
-    seed,
-)
+from utils.flags import Flag
+from utils.flags import at_least_two as at_least_two
+from utils.flags import finite_float as finite_float
+from utils.flags import natural as natural
+from utils.flags import non_negative_float as non_negative_float
+from utils.flags import positive as positive
+from utils.flags import positive_float as positive_float
+from utils.flags import probability as probability
+from utils.flags import seed as seed
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
