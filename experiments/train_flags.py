@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default="fp32",
         help="; ".join(f"{key}: {title}" for key, title in devices.PRECISIONS.items()),
     )
-    group.add_argument("--eager", action="store_true", help="as PyTorch has it: no CUDA graph, no faster form")
+    group.add_argument("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
     group.add_argument(
         "--resume",
         action="store_true",

@@ -11,7 +11,6 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.layers.convolutions import Conv2d, ConvTranspose2d
 from models.networks.base import Decoder, full_precision
 
 WIDEST = 1024  # channels of the smallest feature map
@@ -76,11 +75,11 @@ class ConvEncoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((channels, *layout.encoder_widths)):
-            layers.append(Conv2d(inputs, outputs, layout.kernel, stride=2, padding=(layout.kernel - 1) // 2))
+            layers.append(nn.Conv2d(inputs, outputs, layout.kernel, stride=2, padding=(layout.kernel - 1) // 2))
             layers += layout.activation(outputs)
         last_width, last_size = layout.encoder_widths[-1], layout.image_size // 2 ** len(layout.encoder_widths)
         if layout.convolutional_code:
-            layers.append(Conv2d(last_width, code_width, last_size))
+            layers.append(nn.Conv2d(last_width, code_width, last_size))
             self.fc = None
         else:
             self.fc = nn.Linear(last_width * last_size**2, code_width)
@@ -101,7 +100,7 @@ class ConvDecoder(Decoder):
         layers: list[nn.Module] = []
         if layout.convolutional_code:
             self.fc = None
-            layers += [ConvTranspose2d(latent_dim, widths[0], 2), nn.ReLU(inplace=True)]
+            layers += [nn.ConvTranspose2d(latent_dim, widths[0], 2), nn.ReLU(inplace=True)]
         else:
             self.fc = nn.Linear(latent_dim, widths[0] * self.first_size**2)
             if layout.relu_after_fc:
@@ -109,12 +108,12 @@ class ConvDecoder(Decoder):
         for inputs, outputs in pairwise(widths):
             # An odd kernel fits two input sizes; the output padding chooses the one that doubles.
             padding, output_padding = (kernel - 1) // 2, kernel % 2
-            layers.append(ConvTranspose2d(inputs, outputs, kernel, 2, padding, output_padding))
+            layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, 2, padding, output_padding))
             layers += layout.activation(outputs)
         if layout.convolutional_code:
-            layers.append(ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
+            layers.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
         else:
-            layers.append(ConvTranspose2d(widths[-1], channels, last, padding=last // 2))
+            layers.append(nn.ConvTranspose2d(widths[-1], channels, last, padding=last // 2))
         self.dcnn = nn.Sequential(*layers)
 
     def logits(self, z: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.convolutions import Conv2d, ConvTranspose2d
 from models.layers.gdn import GDN
 from models.networks.base import Decoder, full_precision
 
@@ -25,10 +24,10 @@ class GDNEncoder(nn.Module):
 
     def __init__(self, image_size: int, channels: int, code_width: int):
         super().__init__()
-        layers: list[nn.Module] = [Conv2d(channels, WIDTH, 9, stride=2, padding=4), GDN(WIDTH)]
+        layers: list[nn.Module] = [nn.Conv2d(channels, WIDTH, 9, stride=2, padding=4), GDN(WIDTH)]
         for _ in range(HALVINGS - 2):
-            layers += [Conv2d(WIDTH, WIDTH, 5, stride=2, padding=2), GDN(WIDTH)]
-        self.dcnn = nn.Sequential(*layers, Conv2d(WIDTH, WIDTH, 5, stride=2, padding=2, bias=False))
+            layers += [nn.Conv2d(WIDTH, WIDTH, 5, stride=2, padding=2), GDN(WIDTH)]
+        self.dcnn = nn.Sequential(*layers, nn.Conv2d(WIDTH, WIDTH, 5, stride=2, padding=2, bias=False))
         self.hidden = nn.Linear(WIDTH * (image_size // 2**HALVINGS) ** 2, HIDDEN_WIDTH)
         self.fc = nn.Linear(HIDDEN_WIDTH, code_width)
 
@@ -51,9 +50,9 @@ class GDNDecoder(Decoder):
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             # The output padding makes an odd kernel double the size exactly.
-            layers.append(ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1))
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1))
             layers.append(GDN(outputs, inverse=True))
-        layers.append(ConvTranspose2d(widths[-1], channels, 9, stride=2, padding=4, output_padding=1))
+        layers.append(nn.ConvTranspose2d(widths[-1], channels, 9, stride=2, padding=4, output_padding=1))
         self.dcnn = nn.Sequential(*layers)
 
     def logits(self, z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import assert_refused, run_script
 
-from benchmarks import convolutions, paths, reference, throughput
+from benchmarks import paths, reference, throughput
 from utils.errors import UserError
 
 ARGUMENTS = argparse.Namespace(gpu=False, threads=1, images=64, data_path=None, steps=2, workers=1)
@@ -115,18 +115,3 @@ def test_no_real_images_is_the_users_mistake(tmp_path):
     for name in ("mnist", "celeba"):
         with pytest.raises(UserError, match="--data-path"):
             reference.Images(name, tmp_path)
-
-
-@pytest.mark.parametrize("forms", [convolutions.TRANSPOSED_FORMS, convolutions.FORMS])
-def test_every_form_of_a_convolution_computes_the_same(forms):
-    torch.manual_seed(0)
-    x, bias = torch.randn(2, 6, 4, 8, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
-    x, weight = (each.contiguous(memory_format=torch.channels_last) for each in (x, torch.randn(6, 6, 4, 4).double()))
-    inputs = [each.requires_grad_() for each in (x, weight, bias)]
-    outputs = {name: form(*inputs) for name, form in forms.items()}
-    expected, *others = outputs.values()
-    wanted = torch.autograd.grad(expected, inputs, torch.ones_like(expected).cumsum(3))
-    for y in others:
-        assert torch.allclose(y, expected)
-        got = torch.autograd.grad(y, inputs, torch.ones_like(expected).cumsum(3))
-        assert all(torch.allclose(first, second) for first, second in zip(got, wanted, strict=True))
