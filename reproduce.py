@@ -16,7 +16,7 @@ import torch
 
 import data
 from experiments import fid_features as features
-from experiments.plan import TRAINING_IMAGES, Group, Plan, as_words, hash_of, make_plan
+from experiments.plan import Group, Plan, as_words, hash_of, make_plan
 from experiments.results import CellOf, collect, read_cell
 from experiments.runner import Runner
 from experiments.tables import FULL_EPOCHS, TABLES
@@ -99,7 +99,7 @@ def print_commands(plan: Plan, runner: Runner, args: argparse.Namespace) -> None
 def epoch_seconds(group: Group, args: argparse.Namespace) -> float:
     """Seconds of an epoch of a training, from a few steps on random images."""
     config, device = group.run, devices.choose(args.gpu)
-    size = config.train_size or TRAINING_IMAGES.get(config.dataset) or len(config.load_data("train"))
+    size = config.train_size or data.DATASETS[config.dataset].train_size or len(config.load_data("train"))
     model = devices.prepare(config.build_model(), device)
     optimizer = loop.make_optimizer(model, config.lr)
     x = torch.rand(config.batch_size, config.channels, config.image_size, config.image_size, device=device)
@@ -160,7 +160,9 @@ def check_before(groups: list[Group], runner: Runner, args: argparse.Namespace) 
 def check_folder(args: argparse.Namespace, scripts: list[str]) -> None:
     """Raises UserError where a folder has too few test images, or no labels for what needs them."""
     path, images = args.data_path or data.DEFAULT_PATH, (args.image_size, args.channels, args.skip_corrupt)
-    train_set, test_set = (data.load("folder", split, path, None, *images) for split in ("train", "test"))
+    train_set, test_set = (
+        data.load("folder", split, path, None, *images, white=args.white) for split in ("train", "test")
+    )
     if len(test_set) < 2:
         raise UserError(f"--data-path {path}: {len(test_set)} test image: a table needs at least 2; give more images")
     if "classification.py" in scripts and train_set.labels is None:

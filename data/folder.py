@@ -57,8 +57,8 @@ def fingerprint(path: Path) -> str | None:
     """Changes with the names and sizes of a folder's images, wherever it lies. None where there is no such folder."""
     if not path.is_dir():
         return None
-    names = ((os.fsencode(file.relative_to(path)), status_of(file)[0]) for file in list_images(path))
-    return files.fingerprint(*names)
+    names = (os.fsencode(file.relative_to(path)) + f"\0{status_of(file)[0]}\n".encode() for file in list_images(path))
+    return files.fingerprint(b"".join(names))
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -7,14 +7,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import models
-from data import tabular
+from data import DATASETS, tabular
 from experiments.run import RunConfig
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Row, Table
 from utils.errors import UserError
 
-LABELLED = ("mnist", "fashion-mnist", "digits", "shape")  # FID_cls unless --features says otherwise
-TRAINING_IMAGES = {"mnist": 60_000, "fashion-mnist": 60_000, "digits": 1_437, "celeba": 162_770, "shape": 50_000}
-DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt")
+DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
 
 
 @dataclass
@@ -96,7 +94,8 @@ def configuration(run: RunConfig, epochs: int) -> dict:
         "channels": run.channels,
         "files": run.data_fingerprint,
     }
-    images |= {"skip_corrupt": run.skip_corrupt, "train_size": run.train_size, "valid_size": run.valid_size}
+    images |= {"skip_corrupt": run.skip_corrupt, "white": run.white}
+    images |= {"train_size": run.train_size, "valid_size": run.valid_size}
     images |= {"path": run.data_path} if run.dataset == "folder" else {}
     return {
         "model": {"name": run.model, "config": sizes | run.options},
@@ -148,7 +147,7 @@ def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
 
 def features_of(args: argparse.Namespace, dataset: str) -> str:
     """The features of FID and KID: ``--features``, else those of a classifier where the data set has labels."""
-    return args.features or ("classifier" if dataset in LABELLED else "inception")
+    return args.features or ("classifier" if DATASETS[dataset].labels else "inception")
 
 
 def data_flags(args: argparse.Namespace, dataset: str | None) -> dict[str, object]:
@@ -159,12 +158,13 @@ def unsuitable(table: Table, dataset: str | None) -> str:
     """Why a table cannot be made of a data set; "" where it can, as far as is known before loading it."""
     cells = [cell for row in table.rows for cell in row.cells if cell.script == "classification.py"]
     size = max((cell.flags.get("train_size", 1) for cell in cells), default=0)
-    if size == 0 or dataset == "folder":
+    if size == 0 or dataset is None:
         return ""
-    if dataset not in LABELLED:
+    info = DATASETS[dataset]
+    if info.labels is False:
         return f"--dataset {dataset} has no labels to classify"
-    if size > TRAINING_IMAGES[dataset]:
-        return f"--dataset {dataset} has {TRAINING_IMAGES[dataset]:,} labelled training images, {size:,} are used"
+    if info.train_size is not None and size > info.train_size:
+        return f"--dataset {dataset} has {info.train_size:,} labelled training images, {size:,} are used"
     return ""
 
 

@@ -190,7 +190,7 @@ def from_format_1(record: dict, path: Path) -> dict:
             raise UserError(f"{path}: its {part} has no {', '.join(lacking)}: train again")
     images = dict(record["data"])
     renamed = {"dataset": images.pop("name"), "data_path": images.pop("path")}
-    images.pop("files", None)  # of another hash than today's
+    renamed["data_fingerprint"] = images.pop("files", None)
     target = {"epochs": record.get("target", DEFAULT_EPOCHS), "eager": record.get("eager", False)}
     return split_options(record["model"]) | images | renamed | record["training"] | target
 

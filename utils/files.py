@@ -77,12 +77,15 @@ def lies_at(stream: IO, path: Path) -> bool:
 
 
 def fingerprint(*parts: object) -> str:
-    """Twelve letters that change with the content: bytes and arrays as they are, anything else by its ``repr``."""
+    """Twelve letters that change with the content: bytes and arrays as they are, anything else by its ``repr``.
+
+    Those of one part are in checkpoints, cells and runs that exist: not to be changed.
+    """
     digest = hashlib.sha256()
-    for part in parts:
+    for number, part in enumerate(parts):
         content = part.tobytes() if hasattr(part, "tobytes") else part
+        digest.update(b"\0" * (number > 0))
         digest.update(content if isinstance(content, bytes) else repr(content).encode())
-        digest.update(b"\0")
     return digest.hexdigest()[:12]
 
 

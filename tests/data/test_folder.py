@@ -1,5 +1,6 @@
 """Folders of images: their splits, their labels, and what is no folder of images."""
 
+import hashlib
 import os
 
 import pytest
@@ -125,3 +126,9 @@ def test_the_fingerprint_tells_files_not_places(tmp_path):
     (tmp_path / "b" / "000.png").rename(tmp_path / "b" / "0000.png")
     assert before != data.fingerprint("folder", tmp_path / "b")
     assert data.fingerprint("folder", tmp_path / "none") is None and data.fingerprint("mnist", tmp_path / "a") is None
+
+
+def test_the_fingerprint_in_checkpoints_and_cells_that_exist(tmp_path):
+    for name, size in (("b.png", 10), ("a.png", 3)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert data.fingerprint("folder", tmp_path) == hashlib.sha256(b"a.png\x003\nb.png\x0010\n").hexdigest()[:12]
