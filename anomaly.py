@@ -141,12 +141,9 @@ def train_network(x: torch.Tensor, settings: Settings, seed: int, computing_on: 
     model = models.build(name, channels=x.shape[1], **settings).to(computing_on)
     optimizer = loop.make_optimizer(model, rate)
     dataset = tabular.VectorDataset(x.to(computing_on))
+    step = loop.Step(model, optimizer, dataset, eager=True)
     for epoch in range(1, epochs + 1):
-        totals = loop.Totals()
-        order = dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-        batches = (dataset[index] for index in order.split(batch_size))
-        for _ in loop.train_steps(model, batches, optimizer, totals):
-            pass
+        *_, totals = loop.epoch(step, batch_size, seed, epoch)
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(
                 f"{name}, seed {seed}: the training diverged in epoch {epoch} ({totals.means()}); try a lower --lr"

@@ -78,12 +78,9 @@ def train(toy: tabular.Toy, name: str, seed: int, args: argparse.Namespace, comp
     optimizer = loop.make_optimizer(model, args.lr or LEARNING_RATES[name])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs)
     points = tabular.VectorDataset(toy.vectors.to(computing_on))
-    order = torch.Generator().manual_seed(seed)
+    step = loop.Step(model, optimizer, points, eager=True)
     for epoch in tqdm(range(1, args.epochs + 1), f"{name}, seed {seed}", leave=False, disable=None):
-        totals = loop.Totals()
-        batches = (points[index] for index in points.order(order).split(args.batch_size))
-        for _ in loop.train_steps(model, batches, optimizer, totals):
-            pass
+        *_, totals = loop.epoch(step, args.batch_size, seed, epoch)
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(
                 f"{name}, seed {seed}: the loss is {totals.means()['loss']} in epoch {epoch}: try a lower --lr"
