@@ -45,7 +45,11 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     if not found:
         if path.exists():
             require_folder(path, "celeba")
-        fetch(path)
+        own = path / "celeba"
+        needed = (
+            f"{IMAGES}/*.jpg and list_eval_partition.txt into {own}, or train/, val/, test/ with images into {path}"
+        )
+        download("celeba", path, "CelebA", needed, split="all")
         found = [(path / "celeba", path / "celeba" / IMAGES)]
     root, folder = found[0]
     files = [folder / name for name in names_of(split, partition_file(root, folder), folder)]
@@ -83,12 +87,3 @@ def names_of(split: str, partition: Path, folder: Path) -> list[str]:
     if not names:
         raise UserError(f"{partition}: lists no image of the {split} set (partition {PARTITION[split]})")
     return names
-
-
-def fetch(path: Path) -> None:
-    """Download the images and the partition by torchvision, 1.4 GB."""
-    from torchvision import datasets
-
-    own = path / "celeba"
-    needed = f"{IMAGES}/*.jpg and list_eval_partition.txt into {own}, or train/, val/ and test/ with images into {path}"
-    download("celeba", path, lambda target: datasets.CelebA(target, split="all", download=True), needed)

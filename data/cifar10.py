@@ -22,7 +22,7 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     root = next((root for root in (path, path / "cifar10") if (root / FOLDER).is_dir()), None)
     if root is None:
         needed = f"the files of cifar-10-python.tar.gz into {path / FOLDER}"
-        download("cifar10", path, lambda target: CIFAR10(target, download=True), needed)
+        download("cifar10", path, "CIFAR10", needed)
         root = path
     try:
         images = CIFAR10(root, train=split == "train")

@@ -21,37 +21,34 @@ OVERSHOOT = 1.1  # the largest value over white, after resampling; cut off
 TIFF = (".tif", ".tiff")  # the format of images that do not say theirs
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits a channel: floats, or integers of 16 or 32 bits."""
-    return image.mode.startswith("I") or image.mode == "F"
-
-
-def says_white(image: Image.Image) -> bool:
-    """Whether a deep image as it was opened has 16 bits, of which white is 65535."""
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+def white_of(image: Image.Image) -> float | None:
+    """The value of white in an image as it was opened; None in floats and 32-bit integers, which do not say it."""
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
+        return None
+    return 65535.0 if image.mode.startswith("I") else 255.0
 
 
 def to_mode(image: Image.Image, channels: int, white: float | None = None, found: float | None = None) -> Image.Image:
     """Upright and in 1 (grey) or 3 (RGB) channels, whatever the file's mode; transparency is laid on white.
 
     Args:
-        white: the value of white in a deep image; what is above is cut off.
-        found: the same where ``white`` is None and the image does not say it, from ``common_white``.
+        white: the value of white in images of more than 8 bits, whatever they say; what is above is cut off.
+        found: that of images that do not say it, see ``common_white``.
 
     Raises:
         ValueError: values below zero, far above the white that was found, or not numbers.
     """
-    own_white = 65535.0 if says_white(image) else found
+    own_white = white_of(image)
     image = ImageOps.exif_transpose(image)
-    if is_deep(image):
+    if own_white != 255:
         # Pillow's own conversion clips at 255 instead of scaling.
         values = np.asarray(image, dtype=np.float64)
-        least, largest = float(values.min()), float(values.max())
+        least, largest, scale = float(values.min()), float(values.max()), white or own_white or found
         if not np.isfinite(values).all() or least < 0:
             raise ValueError(f"values from {least:g} to {largest:g}, expected none below 0")
-        if white is None and (own_white is None or largest > OVERSHOOT * own_white):
+        if scale is None or (white is None and largest > OVERSHOOT * scale):
             raise ValueError(f"values up to {largest:g}, expected white to be 1, 255 or 65535: give it with --white")
-        image = Image.fromarray(np.uint8(np.clip(values / (white or own_white), 0, 1) * 255 + 0.5))
+        image = Image.fromarray(np.uint8(np.clip(values / scale, 0, 1) * 255 + 0.5))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, "white")
@@ -68,10 +65,7 @@ def common_white(files: Sequence[Path], root: Path) -> float | None:
     def largest(file: Path) -> float | None:
         try:
             with open_image(file) as image:
-                if not is_deep(image) or says_white(image):
-                    return None
-                values = np.asarray(image)
-                return float(values.max()) if values.min() >= 0 else None
+                return float(np.asarray(image).max()) if white_of(image) is None else None
         except Exception:  # damaged: named when it is decoded
             return None
 

@@ -5,30 +5,32 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from utils.errors import UserError
 
 
-def download(name: str, path: Path, fetch: Callable[[str], object], needed: str) -> None:
-    """Put what ``fetch`` downloads below ``path``.
+def download(name: str, path: Path, class_name: str, needed: str, **arguments) -> None:
+    """Put the files of ``torchvision.datasets.<class_name>`` below ``path``.
 
     Args:
         name: of the data set, for messages.
-        fetch: downloads into the folder that it is given.
         needed: which files the user can put where instead.
+        arguments: for the class.
 
     Raises:
         UserError: the download failed; nothing is left of it.
     """
+    # Imported where it is needed, here and elsewhere: it takes as long as PyTorch, and --help should not.
+    from torchvision import datasets
+
     created = not path.exists()
     print(f"{name} is not in {path}: downloading it")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path, prefix=".download-") as temporary:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                fetch(temporary)
+                getattr(datasets, class_name)(temporary, download=True, **arguments)
             for file in [file for file in Path(temporary).rglob("*") if file.is_file()]:
                 target = path / file.relative_to(temporary)
                 target.parent.mkdir(parents=True, exist_ok=True)

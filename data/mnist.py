@@ -73,19 +73,6 @@ def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def fetch(name: str, path: Path) -> None:
-    """Download the four files by torchvision."""
-    # Imported where it is needed, here and elsewhere: it takes as long as PyTorch, and --help should not.
-    from torchvision import datasets
-
-    folder = TORCHVISION[name]
-    needed = (
-        "the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz] "
-        f"into {path / folder / 'raw'} or {path}"
-    )  # fmt: skip
-    download(name, path, lambda target: getattr(datasets, folder)(target, download=True), needed)
-
-
 def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
     """The 60,000 training ("train") or 10,000 test images ("valid", "test") of "mnist" or "fashion-mnist".
 
@@ -95,7 +82,9 @@ def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
     kind = "train" if split == "train" else "t10k"
     files = find_idx(name, kind, path)
     if files is None:
-        fetch(name, path)
+        raw = path / TORCHVISION[name] / "raw"
+        needed = f"the four files {{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz] into {raw} or {path}"
+        download(name, path, TORCHVISION[name], needed)
         files = find_idx(name, kind, path)
     images, labels = (read_idx(file) for file in files)
     if images.ndim != 3 or labels.shape != images.shape[:1]:

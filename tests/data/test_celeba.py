@@ -59,7 +59,7 @@ def test_celeba_that_cannot_be_downloaded(tmp_path, monkeypatch):
         raise RuntimeError("quota exceeded")
 
     monkeypatch.setattr(torchvision.datasets, "CelebA", unreachable)
-    with pytest.raises(UserError, match=r"quota exceeded.*img_align_celeba.*train/, val/ and test/"):
+    with pytest.raises(UserError, match=r"quota exceeded.*img_align_celeba.*train/, val/, test/"):
         data.load("celeba", "train", tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 

@@ -1,11 +1,15 @@
 """The contract, for every row of the table: a new data set is tested when it stands there."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
 
 import data
 import models
 from data.base import Dataset
+from data.download import download
 from utils.errors import UserError
 
 GENERATED = [name for name, info in data.DATASETS.items() if not info.on_disk]
@@ -57,13 +61,17 @@ def test_nothing_on_the_disk_and_no_download(name, tmp_path, monkeypatch):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_download_keeps_what_lies_there(tmp_path):
-    from data.download import download
+def test_a_download_keeps_what_lies_there(tmp_path, monkeypatch):
+    def fetch(target, download):
+        (Path(target) / "x" / "raw").mkdir(parents=True)
+        (Path(target) / "x" / "raw" / "new").write_text("new")
 
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fetch)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "own").write_text("kept")
-    download("x", tmp_path, lambda target: (tmp_path.__class__(target) / "x").mkdir(), "x there")
-    assert (tmp_path / "x" / "own").read_text() == "kept" and len(list(tmp_path.iterdir())) == 1
+    download("x", tmp_path, "MNIST", "x there")
+    found = sorted(file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file())
+    assert found == ["x/own", "x/raw/new"]
 
 
 def test_an_order_is_a_permutation_of_the_generator():
