@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import models
-from data import DATASETS, tabular
+from data import DATASETS, toy
 from experiments.run import RunConfig
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Row, Table
 from utils.errors import UserError
@@ -194,7 +194,7 @@ def plan_task(args: argparse.Namespace, dataset: str | None, training: Group | N
         flags |= data_flags(args, dataset) if dataset == "folder" else {"dataset": dataset}
     if dataset is None and cell.script == "anomaly.py":
         places["data_path"] = args.data_path
-    if cell.script == "density.py" and args.data_path is not None and tabular.toy_file(Path(args.data_path)):
+    if cell.script == "density.py" and args.data_path is not None and toy.file_of(Path(args.data_path)):
         flags["data_path"] = args.data_path  # the published points instead of generated ones: other numbers
     config = {"script": cell.script, "flags": as_flags(flags), "training": training and training.config}
     return Task(hash_of(config), config, [cell.script, *as_words(places | flags)], cell.rename, features)

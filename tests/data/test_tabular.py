@@ -1,14 +1,19 @@
-"""Readers of tabular data: what the archives ship, what users break, and toy data whose density is known."""
+"""Readers of tabular data: what the archives ship and what users break."""
 
 import gzip
+import hashlib
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
-from scipy.stats import multivariate_normal
 
-from data import table_files, tabular
+from data import tabular
+from data.table import Scaler, Table, VectorDataset, as_table, halves
+from data.table_files import read_frame
 from utils.errors import UserError
 
 GOOD = "1,tcp,5,normal.\n2,udp,7,attack.\n3,tcp,9,normal.\n"
@@ -19,53 +24,43 @@ def write(path, text):
     return path
 
 
-def same(one: table_files.Table, other: table_files.Table) -> bool:
-    return (
-        np.array_equal(one.numbers, other.numbers)
-        and np.array_equal(one.words, other.words)
-        and one.levels == other.levels
-        and np.array_equal(one.anomaly, other.anomaly)
-    )
+def read(path, *flags) -> Table:
+    return as_table(*read_frame(path), path, *flags)
+
+
+def same(one: Table, other: Table) -> bool:
+    return one.features.equals(other.features) and np.array_equal(one.anomaly, other.anomaly)
 
 
 def test_text_with_words_and_worded_labels(tmp_path):
-    table = table_files.read(write(tmp_path / "t.csv", GOOD))
+    table = read(write(tmp_path / "t.csv", GOOD))
     np.testing.assert_array_equal(table.numbers, [[1, 5], [2, 7], [3, 9]])
-    assert table.levels == [["tcp", "udp"]]
-    np.testing.assert_array_equal(table.words, [[0], [1], [0]])
+    assert table.words["2"].tolist() == ["tcp", "udp", "tcp"]
     np.testing.assert_array_equal(table.anomaly, [False, True, False])
-    assert table.columns == ["1", "3"]
+    assert list(table.features) == ["1", "3", "2"]
 
 
 def test_gzip_windows_line_ends_byte_order_mark_and_blank_lines_change_nothing(tmp_path):
-    plain = table_files.read(write(tmp_path / "t.csv", GOOD))
+    plain = read(write(tmp_path / "t.csv", GOOD))
     with gzip.open(tmp_path / "t.data.gz", "wt") as stream:
         stream.write(GOOD)
     (tmp_path / "w.csv").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode() + b"\r\n\r\n")
-    assert same(plain, table_files.read(tmp_path / "t.data.gz"))
-    assert same(plain, table_files.read(tmp_path / "w.csv"))
+    assert same(plain, read(tmp_path / "t.data.gz"))
+    assert same(plain, read(tmp_path / "w.csv"))
 
 
 def test_a_header_names_the_columns_and_the_label(tmp_path):
-    table = table_files.read(write(tmp_path / "t.csv", "label,age,height\n0,1,2\n1,3,4\n"))
-    assert table.columns == ["age", "height"]
+    table = read(write(tmp_path / "t.csv", "label,age,height\n0,1,2\n1,3,4\n"))
+    assert list(table.features) == ["age", "height"]
     np.testing.assert_array_equal(table.numbers, [[1, 2], [3, 4]])
     np.testing.assert_array_equal(table.anomaly, [False, True])
-
-
-def test_text_longer_than_a_chunk_is_read_whole(tmp_path, monkeypatch):
-    text = "".join(f"{i},{'ab'[i % 2]},{int(i % 7 == 0)}\n" for i in range(100))
-    whole = table_files.read(write(tmp_path / "t.csv", text))
-    monkeypatch.setattr(table_files, "ROWS_AT_A_TIME", 7)
-    assert same(whole, table_files.read(tmp_path / "t.csv"))
-    np.testing.assert_array_equal(whole.numbers[:, 0], np.arange(100))
 
 
 def test_arrays_of_odds(tmp_path):
     x, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 4 == 0
     np.savez(tmp_path / "t.npz", X=x, y=y.astype(int))
     scipy.io.savemat(tmp_path / "t.mat", {"X": x, "y": y[:, None].astype(np.uint8)})
-    one, other = table_files.read(tmp_path / "t.npz"), table_files.read(tmp_path / "t.mat")
+    one, other = read(tmp_path / "t.npz"), read(tmp_path / "t.mat")
     assert same(one, other)
     np.testing.assert_array_equal(one.numbers, x)
     np.testing.assert_array_equal(one.anomaly, y)
@@ -140,66 +135,63 @@ def test_missing_files_say_where_to_get_them(tmp_path):
 
 
 def test_labels_that_pandas_writes(tmp_path):
-    table = table_files.read(write(tmp_path / "t.csv", "one,outlier\n1,True\n2,False\n3,False\n"))
+    table = read(write(tmp_path / "t.csv", "one,outlier\n1,True\n2,False\n3,False\n"))
     np.testing.assert_array_equal(table.anomaly, [True, False, False])
-
-
-def test_a_large_text_file_is_parsed_once_and_again_when_it_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(tabular, "CACHED_FROM", 10)
-    path = write(tmp_path / "t.csv", "one,word,label\n1,tcp,0\n2,udp,1\n3,tcp,0\n")
-    first = tabular.load(str(path))
-    with monkeypatch.context() as context:
-        context.setattr(tabular, "read", lambda path: pytest.fail("parsed again"))
-        again = tabular.load(str(path))
-    assert same(first, again)
-    assert first.columns == again.columns == ["one"]
-    write(path, "one,word,label\n1,tcp,0\n2,udp,1\n33,tcp,0\n")
-    assert tabular.load(str(path)).numbers[-1, 0] == 33
 
 
 def test_constant_columns_are_left_out_on_request_only(tmp_path):
     path = write(tmp_path / "t.csv", "5,2,0\n5,3,1\n5,4,0\n")
-    assert tabular.load(str(path), drop_constant=True).columns == ["2"]
+    assert list(tabular.load(str(path), drop_constant=True).features) == ["2"]
 
 
 def test_the_rare_class_of_kddcup_is_normal_and_of_its_reverse_the_attacks(tmp_path):
     lines = [f"{i},tcp,{'normal.' if i % 5 == 0 else 'smurf.'}" for i in range(1000)]
     write(tmp_path / "kddcup.csv", "\n".join(lines))
     table = tabular.load("kddcup", tmp_path)
-    np.testing.assert_array_equal(table.anomaly, table.numbers[:, 0] % 5 == 0)
+    np.testing.assert_array_equal(table.anomaly, table.numbers["1"] % 5 == 0)
     reverse = tabular.load("kddcup-rev", tmp_path)
     assert len(reverse) == 250
     assert reverse.anomaly.mean() == 0.2
-    np.testing.assert_array_equal(reverse.anomaly, reverse.numbers[:, 0] % 5 != 0)
+    np.testing.assert_array_equal(reverse.anomaly, reverse.numbers["1"] % 5 != 0)
     assert same(reverse, tabular.load("kddcup-rev", tmp_path))
 
 
 def test_scaling_knows_the_fitted_rows_only():
-    numbers = np.array([[0.0, 7, 10], [4, 7, 30], [8, 9, 20]])
-    words = np.array([[0, 1], [2, 1], [1, 0]], dtype=np.int32)
-    table = table_files.Table(numbers, words, [["a", "b", "c"], ["x", "y"]], np.array([0, 0, 1], bool), ["1", "2", "3"])
-    scale = tabular.Scaler.fit(table.rows(np.array([0, 1])))
+    numbers = pd.DataFrame({"1": [0.0, 4, 8], "2": [7.0, 7, 9], "3": [10.0, 30, 20]})
+    words = pd.DataFrame({"4": ["a", "c", "b"], "5": ["y", "y", "x"]}).astype("category")
+    table = Table(pd.concat([numbers, words], axis=1), np.array([0, 0, 1], bool))
+    scale = Scaler(table.rows(np.array([0, 1])))
     # (v - 0) / 4, a constant column as 0, (v - 10) / 20; then "a", "c" and "y", the words of the first two rows.
     expected = [[0, 0, 0, 1, 0, 1], [1, 0, 1, 0, 1, 1], [2, 0, 0.5, 0, 0, 0]]
     np.testing.assert_allclose(scale(table).numpy(), expected)
     assert scale(table).dtype == torch.float32
+    for part in (numbers, words):
+        alone = Table(part, table.anomaly)
+        assert len(Scaler(alone)(alone)) == 3
+
+
+def test_the_fingerprint_is_that_of_runs_made_before(tmp_path):
+    table = read(write(tmp_path / "t.csv", GOOD))
+    content = repr([["tcp", "udp"]]).encode() + np.array([[1, 5], [2, 7], [3, 9]], np.float64).tobytes()
+    content += np.array([[0], [1], [0]], np.int32).tobytes() + table.anomaly.tobytes()
+    assert table.fingerprint() == hashlib.sha256(content).hexdigest()[:12]
 
 
 def test_halves_are_disjoint_complete_and_the_seeds_own():
-    table = table_files.Table(np.zeros((101, 1)), np.zeros((101, 0), np.int32), [], np.arange(101) % 5 == 0, ["1"])
-    train, test = tabular.halves(table, 3)
+    table = Table(pd.DataFrame({"1": np.zeros(101)}), np.arange(101) % 5 == 0)
+    train, test = halves(table, 3)
     assert len(test) == 50
     np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(101))
-    np.testing.assert_array_equal(tabular.halves(table, 3)[1], test)
-    assert not np.array_equal(tabular.halves(table, 4)[1], test)
-    lonely = table_files.Table(table.numbers[:2], table.words[:2], [], np.array([True, False]), ["1"])
+    np.testing.assert_array_equal(halves(table, 3)[1], test)
+    assert not np.array_equal(halves(table, 4)[1], test)
+    lonely = Table(table.features[:2], np.array([True, False]))
     with pytest.raises(UserError, match="a random half lacks"):
-        [tabular.halves(lonely, seed) for seed in range(20)]
+        [halves(lonely, seed) for seed in range(20)]
 
 
 def test_vectors_keep_the_data_set_contract():
     vectors = torch.arange(20.0).reshape(10, 2)
-    dataset = tabular.VectorDataset(vectors, torch.arange(10))
+    dataset = VectorDataset(vectors, torch.arange(10))
     assert len(dataset) == 10
     assert [len(batch) for batch in dataset.batches(4)] == [4, 4, 2]
     torch.testing.assert_close(torch.cat(list(dataset.batches(3))), vectors)
@@ -209,37 +201,116 @@ def test_vectors_keep_the_data_set_contract():
     assert dataset.first(4).labels.tolist() == [0, 1, 2, 3]
 
 
-def test_generated_toy_data_is_an_isometric_lift_with_its_own_density():
-    toy = tabular.generate_toy(5000, seed=1)
-    vectors = toy.vectors.double().numpy()
-    assert vectors.shape == (5000, 16)
-    assert vectors.min() == 0
-    assert vectors.max() == 1
-    singular = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
-    assert singular[3] < 1e-5 * singular[2]
-    # In three principal coordinates, rescaled to the sources' units, the mixture is that of the sources.
-    coordinates = (vectors - vectors.mean(axis=0)) @ np.linalg.svd(vectors - vectors.mean(axis=0))[2][:3].T
-    first = coordinates[toy.component == 0]
-    coordinates /= np.sqrt(np.trace(np.cov(first.T)) / 3)
-    estimate = np.zeros(5000)
-    for k, variance in enumerate(tabular.TOY_VARIANCES):
-        own = coordinates[toy.component == k]
-        np.testing.assert_allclose(np.cov(own.T), variance * np.eye(3), atol=0.12 * variance)
-        estimate += multivariate_normal(own.mean(axis=0), variance * np.eye(3)).pdf(coordinates) / 3
-    assert np.corrcoef(estimate, toy.density)[0, 1] > 0.995
+ROWS = np.random.default_rng(0).normal(size=(40, 3)).round(3)
+LABELS = (np.arange(40) % 4 == 0).astype(int)
 
 
-def test_published_toy_layout(tmp_path):
-    rng = np.random.default_rng(0)
-    values = np.column_stack([rng.normal(size=(50, 16)), rng.random(50), rng.integers(0, 3, 50)])
-    np.savetxt(tmp_path / "toy.csv", values, delimiter=",")
-    toy = tabular.load_toy(tmp_path)
-    inputs = values[:, :16]
-    np.testing.assert_allclose(toy.vectors, (inputs - inputs.min()) / np.ptp(inputs), atol=1e-6)
-    np.testing.assert_allclose(toy.density, values[:, 16])
-    assert toy.component.tolist() == values[:, 17].tolist()
-    (tmp_path / "toy.csv").write_text("1,2,3\n")
-    with pytest.raises(UserError, match="row 1 has 3 values, expected 18"):
-        tabular.load_toy(tmp_path)
-    with pytest.raises(UserError, match=r"no toy\.csv"):
-        tabular.load_toy(tmp_path / "elsewhere")
+def csv_of(path, header, *columns, numbered_from=None):
+    """Three features and further columns; ``header`` is None or the names of all columns."""
+    rows = [[*row, *more] for row, *more in zip(ROWS.tolist(), *columns, strict=True)]
+    if numbered_from is not None:
+        rows = [[numbered_from + number, *row] for number, row in enumerate(rows)]
+    return write(path, "".join(",".join(map(str, row)) + "\n" for row in ([header] if header else []) + rows))
+
+
+@pytest.mark.parametrize(
+    ("header", "numbered_from"),
+    [
+        (["", "a", "b", "c", "label"], 0),
+        (["Unnamed: 0", "a", "b", "c", "label"], 5),
+        (["id", "a", "b", "c", "label"], 1),
+        (["number", "a", "b", "c", "label"], 1),
+        (["", "0", "1", "2", "label"], 0),
+        (["", "0", "1", "2", "3"], 0),
+        (["0", "1", "2", "label"], None),
+        (["0", "1", "2", "3"], None),
+        (["1", "2", "3", "4"], None),
+        (["2019", "2020", "2021", "failed"], None),
+        (None, 0),
+        (None, 1),
+    ],
+)
+def test_any_header_and_any_leading_column_of_row_numbers(tmp_path, header, numbered_from):
+    path = csv_of(tmp_path / "t.csv", header, LABELS, numbered_from=numbered_from)
+    table = tabular.load(str(path))
+    np.testing.assert_array_equal(table.numbers.to_numpy(), ROWS)
+    np.testing.assert_array_equal(table.anomaly, LABELS)
+    said = table.describe()
+    assert all(f"{name}" in said for name in table.features) and f"label: {table.label};" in said
+    assert ("(row numbers)" in said) == (numbered_from is not None)
+
+
+def test_shuffled_row_numbers_in_front_are_left_out_whole_numbers_elsewhere_are_not(tmp_path):
+    order = np.random.default_rng(1).permutation(40)
+    header = ["", "a", "b", "c", "label"]
+    path = csv_of(tmp_path / "t.csv", header, LABELS, numbered_from=0)
+    lines = path.read_text().splitlines()
+    write(path, "\n".join([lines[0], *(lines[1 + row] for row in order)]) + "\n")
+    assert list(tabular.load(str(path)).features) == ["a", "b", "c"]
+    path = csv_of(tmp_path / "t.csv", ["a", "b", "c", "count", "label"], order, LABELS)
+    assert list(tabular.load(str(path)).features) == ["a", "b", "c", "count"]
+
+
+def test_a_first_row_of_values_is_no_header(tmp_path):
+    for first in ("1,2,0", "0,1,1", "0.5,a,0", "5,6,0"):
+        path = write(
+            tmp_path / "t.csv", f"{first}\n" + "".join(f"{i * i},{first.split(',')[1]},{i % 2}\n" for i in range(9))
+        )
+        assert len(read(path)) == 10
+
+
+def test_of_two_labels_one_is_asked_for_and_the_other_is_no_feature(tmp_path):
+    kinds = np.where(LABELS == 1, np.where(np.arange(40) % 8 == 0, "dos", "probe"), "normal").tolist()
+    path = csv_of(tmp_path / "t.csv", ["a", "b", "c", "class", "label"], kinds, LABELS)
+    with pytest.raises(UserError, match=r"columns class and label could each be the label: .*--label COLUMN"):
+        tabular.load(str(path))
+    for label, other in (("label", "class"), ("CLASS", "label")):
+        with pytest.raises(UserError, match=rf"column {other} repeats the label.*--ignore {other}"):
+            tabular.load(str(path), label=label)
+        table = tabular.load(str(path), label=label, ignore=[other])
+        assert list(table.features) == ["a", "b", "c"] and (table.anomaly == LABELS).all()
+        assert f"left out: {other} (--ignore)" in table.describe()
+    headless = csv_of(tmp_path / "t.csv", None, kinds, LABELS)
+    with pytest.raises(UserError, match="column 4 repeats the label, column 5"):
+        tabular.load(str(headless))
+    assert list(tabular.load(str(headless), label="4", ignore=["5"]).features) == ["1", "2", "3"]
+
+
+def test_y_may_be_a_feature(tmp_path):
+    half = (np.arange(40) // 3 % 2).tolist()
+    path = csv_of(tmp_path / "t.csv", ["x", "v", "z", "y", "is_anomaly"], half, LABELS)
+    table = tabular.load(str(path))
+    assert table.label == "is_anomaly" and list(table.features) == ["x", "v", "z", "y"]
+    with pytest.raises(UserError, match="columns y and failed could each be the label"):
+        tabular.load(str(csv_of(tmp_path / "t.csv", ["x", "v", "z", "y", "failed"], half, LABELS)))
+    assert tabular.load(str(csv_of(tmp_path / "t.csv", ["a", "b", "c", "y"], LABELS))).label == "y"
+
+
+def test_columns_that_are_named_must_be_there(tmp_path):
+    path = csv_of(tmp_path / "t.csv", ["a", "b", "c", "label"], LABELS)
+    with pytest.raises(UserError, match=r"--label d: .* expected one of a, b, c, label"):
+        tabular.load(str(path), label="d")
+    with pytest.raises(UserError, match=r"--ignore d: .* expected one of a, b, c, label"):
+        tabular.load(str(path), ignore=["d"])
+    with pytest.raises(UserError, match="--ignore label: this column is the label"):
+        tabular.load(str(path), label="label", ignore=["label"])
+    with pytest.raises(UserError, match="--label y: for a file of your own"):
+        tabular.load("thyroid", tmp_path, label="y")
+
+
+def test_sparse_arrays(tmp_path):
+    x = np.where(ROWS > 0, ROWS, 0)
+    scipy.io.savemat(tmp_path / "t.mat", {"X": scipy.sparse.csc_matrix(x), "y": LABELS[:, None]})
+    table = tabular.load(str(tmp_path / "t.mat"))
+    np.testing.assert_array_equal(table.numbers, x)
+    np.testing.assert_array_equal(table.anomaly, LABELS)
+
+
+def test_kddcup_is_downloaded_where_it_is_not(tmp_path, monkeypatch):
+    frame = pd.DataFrame({"duration": [1, 2, 3], "protocol_type": [b"tcp", b"udp", b"tcp"]}, dtype=object)
+    frame["labels"] = [b"normal.", b"smurf.", b"smurf."]
+    monkeypatch.setattr("sklearn.datasets.fetch_kddcup99", lambda **_: SimpleNamespace(frame=frame))
+    table = tabular.load("kddcup", tmp_path)
+    assert table.numbers["duration"].tolist() == [1, 2, 3]
+    assert table.words["protocol_type"].tolist() == ["tcp", "udp", "tcp"]
+    assert table.anomaly.tolist() == [True, False, False]

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import precision_recall_fscore_support
 
 import anomaly
-from data import table_files, tabular
+from data import tabular
+from data.table import Table, halves
+from experiments.anomaly_presets import PRESETS
 from utils import cli
 
 ROOT = Path(__file__).parents[2]
@@ -69,14 +71,14 @@ def test_perfect_inverted_and_tied_scores():
 
 
 @pytest.mark.parametrize("model", list(anomaly.TITLES))
-@pytest.mark.parametrize("dataset", [*tabular.DATASETS, "default"])
+@pytest.mark.parametrize("dataset", list(PRESETS))
 def test_every_preset_trains_and_scores(dataset, model):
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(400, 6))
     strange = np.arange(400) % 5 == 0
     numbers[strange] += 6 * rng.normal(size=(80, 6))
-    table = table_files.Table(numbers, np.zeros((400, 0), np.int32), [], strange, list("123456"))
-    settings = dict(anomaly.settings_of(dataset, model))
+    table = Table(pd.DataFrame(numbers), strange)
+    settings = dict(PRESETS[dataset][model])
     settings |= {key: value for key, value in {"epochs": 3, "batch_size": 50}.items() if key in settings}
     row = anomaly.run_once(table, model, settings, 0, False)
     assert row["roc_auc"] > 0.5 or "lambda1" in settings  # three epochs are few for a network
@@ -87,16 +89,15 @@ def test_training_sees_normal_rows_of_the_training_half_only(monkeypatch):
     """The test half, and the anomalies of the other, change nothing but the scaling of the training data."""
     seen = {}
 
-    def spy(train, test, settings, seed, computing_on):
+    def spy(run, train, test, settings, seed, device):
         seen.update(train=train, test=test)
         return np.arange(float(len(test)))
 
     monkeypatch.setattr(anomaly, "scores_of", spy)
-    numbers = np.arange(40, dtype=float)[:, None]
-    table = table_files.Table(numbers, np.zeros((40, 0), np.int32), [], np.arange(40) % 4 == 0, ["1"])
+    table = Table(pd.DataFrame({"1": np.arange(40.0)}), np.arange(40) % 4 == 0)
     for model in ("radogaga-d", "isolation-forest"):
         anomaly.run_once(table, model, {}, 7, False)
-        train, test = tabular.halves(table, 7)
+        train, test = halves(table, 7)
         span = np.ptp(train)
         expected = (train[train % 4 != 0] - train.min()) / span
         np.testing.assert_allclose(seen["train"][:, 0], expected, rtol=1e-6)
@@ -104,23 +105,23 @@ def test_training_sees_normal_rows_of_the_training_half_only(monkeypatch):
 
 
 def test_a_trained_radogaga_is_far_above_chance(own_file):
-    table = table_files.read(own_file)
-    settings = dict(anomaly.settings_of("default", "radogaga-d")) | {"epochs": 100}
+    table = tabular.load(str(own_file))
+    settings = dict(PRESETS["default"]["radogaga-d"]) | {"epochs": 100}
     assert anomaly.run_once(table, "radogaga-d", settings, 0, False)["roc_auc"] > 0.75
 
 
 def test_both_mixtures_score_the_same_codes(own_file):
-    table = table_files.read(own_file)
+    table = tabular.load(str(own_file))
     for model in ("radogaga-d", "dagmm"):
-        settings = anomaly.settings_of("default", model) | {"epochs": 20, "components": 4}
+        settings = PRESETS["default"][model] | {"epochs": 20, "components": 4}
         rows = [anomaly.run_once(table, model, settings | {"mixture": how}, 0, False) for how in ("network", "em")]
         assert rows[0]["roc_auc"] != rows[1]["roc_auc"]
 
 
 def test_same_seed_same_result(own_file):
-    table = table_files.read(own_file)
+    table = tabular.load(str(own_file))
     for model in ("radogaga-log", "dagmm", "isolation-forest"):
-        settings = dict(anomaly.settings_of("default", model))
+        settings = dict(PRESETS["default"][model])
         settings |= {"epochs": 2} if "epochs" in settings else {}
         one, other = (anomaly.run_once(table, model, settings, 5, False) for _ in range(2))
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
@@ -139,6 +140,7 @@ def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     arguments = ["--dataset", own_file, "--runs", 2, "--epochs", 2, "--jobs", 1, "--save-path", tmp_path, *models]
     status, printed, _ = run(*arguments)
     assert status == 0
+    assert "label: label; 4 features: one, two, three, word\n" in printed
     rows = read_rows(tmp_path)
     assert {(row["model"], row["seed"]) for row in rows} == {(model, seed) for model in models[1:] for seed in (0, 1)}
     folder = tmp_path / "own-csv" / "anomaly"
@@ -219,6 +221,14 @@ def processes_of_session(session: int) -> list[int]:
     return found
 
 
+def test_a_file_as_the_path_of_the_data_is_the_data(own_file, tmp_path, run):
+    arguments = ["--models", "isolation-forest", "--runs", 1, "--jobs", 1, "--save-path", tmp_path]
+    status, printed, _ = run("--data-path", own_file, "--ignore", "word", *arguments)
+    assert status == 0 and "own-csv: 300 rows" in printed and "left out: word (--ignore)" in printed
+    run("--dataset", own_file, "--ignore", "word", *arguments, "--save-path", tmp_path / "again")
+    assert comparable(read_rows(tmp_path)) == comparable(read_rows(tmp_path / "again"))
+
+
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
@@ -227,7 +237,8 @@ def processes_of_session(session: int) -> list[int]:
         ("1,2,0\n3,4,0\n", [], "anomaly ratio 0"),
         ("1,2,3\n3,4,5\n", [], "no labels"),
         ("1,7,0\n3,7,1\n", [], "column 2 is constant (7 in every row)"),
-        ("\n".join(f"{i},{i * i},{i % 2}" for i in range(12)), ["--components", "7"], "--components 7"),
+        ("\n".join(f"{i * i % 7},{i * i % 11},{i % 2}" for i in range(12)), ["--components", "7"], "--components 7"),
+        ("1,2,0\n3,4,1\n", ["--label", "4"], "--label 4"),
         ("1,2,0\n3,4,1\n", ["--models", "one-class-svm", "--lambda1", "3"], "--lambda1 3.0: none of the models"),
     ],
 )
@@ -244,7 +255,3 @@ def test_help_names_the_data_sets_and_models(run):
     status, printed, _ = run("--help")
     assert status == 0
     assert all(name in printed for name in (*tabular.DATASETS, *anomaly.TITLES))
-
-
-def test_vectors_reach_the_network_in_float32():
-    assert tabular.generate_toy(10).vectors.dtype == torch.float32

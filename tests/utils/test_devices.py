@@ -10,7 +10,6 @@ from torch import nn
 
 import data
 import models
-from data.tabular import VectorDataset
 from utils import devices, loop
 
 CPU = torch.device("cpu")
@@ -40,8 +39,8 @@ def test_gradients_and_moments_have_the_format_of_the_parameters():
     model = devices.prepare(models.build("ae", architecture="mnist", channels=1, latent_dim=4), CPU)
     optimizer = loop.make_optimizer(model, 1e-3)
     for precision in ("fp32", "bf16"):
-        step = loop.Step(model, optimizer, VectorDataset(torch.rand(2, 1, 32, 32)), precision)
-        step(torch.arange(2))
+        for _ in loop.train_steps(model, [torch.rand(2, 1, 32, 32)], optimizer, loop.Totals(), precision):
+            pass
         for parameter in model.parameters():
             state = optimizer.state[parameter]
             assert parameter.stride() == parameter.grad.stride() == state["exp_avg"].stride()
@@ -76,9 +75,12 @@ def test_prepared_and_bf16_models_learn_what_the_plain_one_learns():
         torch.manual_seed(0)
         model = models.build("ae", architecture="mnist", channels=1, latent_dim=16)
         model = devices.prepare(model, CPU) if fast else model
-        step = loop.Step(model, loop.make_optimizer(model, 3e-4), digits, precision)
+        optimizer = loop.make_optimizer(model, 3e-4)
         for epoch in range(4):
-            *_, totals = loop.epoch(step, 32, 0, epoch)
+            totals, order = loop.Totals(), digits.order(torch.Generator().manual_seed(epoch))
+            batches = (digits[index] for index in order.split(32))
+            for _ in loop.train_steps(model, batches, optimizer, totals, precision):
+                pass
         return totals.means()["loss"]
 
     plain = loss_after_training(fast=False, precision="fp32")

@@ -1,0 +1,161 @@
+"""A labelled table of numbers and words: what of a file's columns is used, its halves, and its vectors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
+from torch import Tensor
+
+from data.base import Dataset
+from data.table_columns import choose_features, choose_label, find, read_labels, shown
+from utils import files
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Table:
+    """A labelled table.
+
+    Attributes:
+        features: ``(N, P + Q)``: P float64 columns, finite, then Q categorical columns of words.
+        anomaly: ``(N,)`` bool.
+        header: whether the columns have names in the file; otherwise they are called by their position, from 1.
+        label: the column that ``anomaly`` is made of.
+        left_out: names of other columns of the file, by the reason.
+    """
+
+    features: pd.DataFrame
+    anomaly: np.ndarray
+    header: bool = False
+    label: str = ""
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.anomaly)
+
+    def describe(self) -> str:
+        """What is used of the file, in a line."""
+        left_out = "".join(f"; left out: {shown(names)} ({why})" for why, names in self.left_out.items() if names)
+        header = "columns by the names in row 1" if self.header else "no row of names, columns by position"
+        names = list(self.features)
+        return f"{header}; label: {self.label}; {len(names)} features: {shown(names)}{left_out}"
+
+    @property
+    def numbers(self) -> pd.DataFrame:
+        return self.features.select_dtypes("number")
+
+    @property
+    def words(self) -> pd.DataFrame:
+        return self.features.select_dtypes("category")
+
+    def rows(self, index: np.ndarray) -> "Table":
+        """The table of these rows."""
+        return replace(self, features=self.features.iloc[index], anomaly=self.anomaly[index])
+
+    def fingerprint(self) -> str:
+        """Twelve letters that change with the data: runs on an older version of a file are not counted."""
+        words = [column.cat for _, column in self.words.items()]
+        levels = [column.categories.tolist() for column in words]
+        codes = np.array([column.codes for column in words], dtype=np.int32).T
+        parts = repr(levels).encode(), self.numbers.to_numpy().tobytes(), codes.tobytes(), self.anomaly.tobytes()
+        return files.fingerprint(b"".join(parts))
+
+
+def as_table(
+    frame: pd.DataFrame,
+    header: bool,
+    path: Path,
+    label: str | None = None,
+    ignore: Sequence[str] = (),
+    published: bool = False,
+) -> Table:
+    """The table of a file's columns. Of a ``published`` one all but the label are features; see ``load``."""
+    ignored = [find(frame, name, "--ignore", path) for name in ignore]
+    label = choose_label(frame, label, ignored, path)
+    if label in ignored:
+        raise UserError(f"--ignore {label}: this column is the label: choose another one with --label COLUMN")
+    anomaly = read_labels(frame[label], path)
+    features, numbers = [name for name in frame if name != label], []
+    if not published:
+        features, numbers = choose_features(frame, label, ignored, anomaly, path)
+    features = [*frame[features].select_dtypes("number"), *frame[features].select_dtypes("category")]
+    return Table(frame[features], anomaly, header, label, {"row numbers": numbers, "--ignore": ignored})
+
+
+def require_usable(table: Table, source: str, drop_constant: bool, constant_allowed: bool = False) -> Table:
+    """The table, if something can be learned from it. Raises UserError if not; see ``load``."""
+    anomalies = int(table.anomaly.sum())
+    if anomalies in (0, len(table)):
+        kind = "anomaly ratio 0: no row is" if anomalies == 0 else "anomaly ratio 1: every row is"
+        raise UserError(
+            f"{source}: {kind} labelled as an anomaly, but a threshold and F1 need both kinds; check the labels"
+        )
+    if constant_allowed:
+        return table
+    numbers = table.numbers
+    constant = [name for name in numbers if np.ptp(numbers[name]) == 0]
+    if constant and not drop_constant:
+        raise UserError(
+            f"{source}: column {constant[0]} is constant ({numbers[constant[0]].iloc[0]:g} in every row)"
+            + (f", and {len(constant) - 1} more" if len(constant) > 1 else "")
+            + ": remove it, or go on without it with --drop-constant"
+        )
+    table = replace(
+        table, features=table.features.drop(columns=constant), left_out=table.left_out | {"constant": constant}
+    )
+    if not table.features.shape[1]:
+        raise UserError(f"{source}: no column varies, so there is nothing to learn from ({table.describe()})")
+    return table
+
+
+def halves(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the training half and the test half (RaDOGAGA, section 5.3), a random draw of the seed.
+
+    Raises:
+        UserError: one of them lacks normal rows or anomalies.
+    """
+    order = np.random.default_rng(seed).permutation(len(table))
+    test, train = np.split(order, [len(order) // 2])
+    if not table.anomaly[test].any() or table.anomaly[test].all() or table.anomaly[train].all():
+        raise UserError(
+            f"seed {seed}: of {len(table)} rows, {int(table.anomaly.sum())} of them anomalies, a random half lacks "
+            "normal rows or anomalies: give more rows"
+        )
+    return train, test
+
+
+class Scaler:
+    """Turns rows of a table into vectors: max-min normalised numbers, then one-hot words, as in the fitted rows.
+
+    A column of numbers that is constant in the fitted rows becomes 0: nothing is known about its scale. A word that
+    does not occur there becomes all zeros in its column's block.
+
+    Args:
+        table: the training half of a table; its labels are not used.
+    """
+
+    def __init__(self, table: Table):
+        numbers = table.numbers.to_numpy()
+        self.minmax = MinMaxScaler().fit(numbers) if numbers.shape[1] else None
+        self.onehot = OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32).fit(table.words)
+
+    def __call__(self, table: Table) -> Tensor:
+        """``(N, D)`` float32; in [0, 1] for the rows that were fitted."""
+        blocks = [self.onehot.transform(table.words)] if table.words.shape[1] else []
+        if self.minmax is not None:
+            scaled = self.minmax.transform(table.numbers.to_numpy())
+            scaled[:, self.minmax.data_range_ == 0] = 0
+            blocks.insert(0, scaled.astype(np.float32))
+        return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks, axis=1)))
+
+
+class VectorDataset(Dataset):
+    """Float vectors ``(N, D)`` and, where there are any, labels: the contract of a data set without images."""
+
+    def to_images(self, rows: Tensor) -> Tensor:
+        """Vectors ``(B, D)`` as they are."""
+        return rows

@@ -1,0 +1,193 @@
+"""What the columns of a table are: named or not, the label, features, row numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import UserError
+
+MISSING = {"", "?", "na", "n/a", "null", "none"}
+LABEL_NAMES = {
+    "label",
+    "labels",
+    "class",
+    "target",
+    "anomaly",
+    "anomalous",
+    "outlier",
+    "groundtruth",
+    "attack",
+    "fraud",
+}
+INDEX_NAMES = {"index", "id", "row", "rowid", "rowname", "rownames"}
+NAMELESS = "Unnamed: "  # what pandas calls a column without a name, followed by its position
+MIN_ROWS = 10  # from which on a column's values say that it holds row numbers, or repeats the label
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell reads as a number; NaN and infinity do, so that they are reported where they stand."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def is_missing(cell: str) -> bool:
+    return cell.strip().lower() in MISSING
+
+
+def letters(name: str) -> str:
+    return "".join(filter(str.isalpha, name.lower()))
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a column of that name holds labels: "Label", "is_anomaly", "ground truth" ..."""
+    return letters(name) in LABEL_NAMES or letters(name).removeprefix("is") in LABEL_NAMES
+
+
+def is_header(rows: Sequence[list[str]]) -> bool:
+    """Whether the first of the first rows of a file holds the names of the columns, not values.
+
+    It does where it counts the columns, from 0 or 1 on, or has words above numbers, or the name of a label.
+    """
+    first, *below = rows
+    numbers = [float(cell) for cell in first if is_number(cell)]
+    if all(is_number(cell) or is_missing(cell) for cell in first):
+        return len(numbers) > 2 and numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+    if not numbers and any(map(is_number, below[0])):
+        return True
+    if any(is_number(cell) and not cell.strip().isdigit() for cell in first):
+        return False  # names are words, counts and years
+    for name, *cells in zip(first, *(row for row in below if len(row) == len(first)), strict=True):
+        values = [cell for cell in cells if not is_missing(cell)]
+        if is_label_name(name) and name not in values:
+            return True
+        if not is_number(name) and not is_missing(name) and values and all(map(is_number, values)):
+            return True
+    return False
+
+
+def unique_names(cells: Sequence[str]) -> list[str]:
+    """Names for the cells of a header, each once and none empty, as pandas names columns."""
+    names: list[str] = []
+    for position, cell in enumerate(cells):
+        name = cell.strip() or f"{NAMELESS}{position}"
+        repeated = sum(other.strip() == cell.strip() for other in cells[:position])
+        names.append(f"{name}.{repeated}" if name in names else name)
+    return names
+
+
+def find(frame: pd.DataFrame, name: str, flag: str, path: Path) -> str:
+    """The column that a flag names. Raises UserError where there is none."""
+    near = [column for column in frame if column == name] or [
+        column for column in frame if column.strip().lower() == name.strip().lower()
+    ]
+    if not near:
+        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(list(frame))}")
+    return near[0]
+
+
+def shown(names: Sequence[str]) -> str:
+    """The names, or of many the first ones and the last."""
+    return ", ".join(names) if len(names) <= 50 else f"{', '.join(names[:20])}, ..., {names[-1]}"
+
+
+def anomalous(labels: pd.Series) -> list | None:
+    """Those of the values of a column of labels that say "anomaly"; None where they are no labels."""
+    values = labels.unique().tolist()
+    if all(is_number(str(value)) for value in values):
+        return [value for value in values if float(value) == 1] if {*map(float, values)} <= {0.0, 1.0} else None
+    words = {value: str(value).strip().lower().rstrip(".") for value in values}
+    if "normal" in words.values():
+        return [value for value in values if words[value] != "normal"]
+    return [value for value in values if words[value] == "true"] if {*words.values()} <= {"true", "false"} else None
+
+
+def choose_label(frame: pd.DataFrame, label: str | None, ignore: Sequence[str], path: Path) -> str:
+    """The column that says which rows are anomalies: ``label``, or the one named so, or the last one.
+
+    A column named y counts where no other is named so.
+
+    Raises:
+        UserError: no such column, or more than one that it could be.
+    """
+    if label is not None:
+        return find(frame, label, "--label", path)
+    columns = [column for column in frame if column not in ignore]
+    named = [column for column in columns if is_label_name(column)]
+    usable = [column for column in named if anomalous(frame[column]) is not None]
+    weak = [column for column in columns if letters(column) == "y" and anomalous(frame[column]) is not None]
+    if not named and weak:
+        usable = list(dict.fromkeys(weak + [column for column in columns[-1:] if anomalous(frame[column]) is not None]))
+    if len(usable) > 1:
+        raise UserError(
+            f"{path}: columns {' and '.join(usable)} could each be the label: say which with --label COLUMN, and leave "
+            "the others out with --ignore COLUMN where they follow from it"
+        )
+    return (usable or named or columns[-1:] or list(frame))[0]
+
+
+def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
+    """``(N,)`` bool, True for an anomaly. Raises UserError for what are no labels."""
+    anomalies = anomalous(labels)
+    if anomalies is None:
+        found = sorted(f"{value:g}" if isinstance(value, float) else str(value) for value in labels.unique().tolist())
+        raise UserError(
+            f"{path}: no labels: expected 0 and 1, true and false, or 'normal' and other words, in column "
+            f"{labels.name}, found {len(found)} values: {', '.join(found[:3])}{', ...' * (len(found) > 3)}"
+        )
+    return labels.isin(anomalies).to_numpy()
+
+
+def is_row_number(column: pd.Series, first: bool) -> bool:
+    """Whether a column only tells rows apart; the ``first`` of a table does so more easily than others.
+
+    Such a column has no name where others have, or is named as one, or its whole numbers go on from row to row by 1.
+    The first one may also rise in other steps or be shuffled.
+    """
+    if str(column.name).startswith(NAMELESS):
+        return True
+    if letters(str(column.name)) in INDEX_NAMES and column.is_unique:
+        return True
+    if len(column) < MIN_ROWS or column.dtype.kind != "f":
+        return False
+    values = column.to_numpy()
+    if (values != values.round()).any():
+        return False
+    rises = first and ((np.diff(values) > 0).all() or (np.diff(np.sort(values)) == 1).all())
+    return bool(rises or ((np.abs(np.diff(values)) == 1).all() and column.is_unique))
+
+
+def repeats(column: pd.Series, anomaly: np.ndarray) -> bool:
+    """Whether the label follows from a column of few values: each of them is found with one label only."""
+    values = column.nunique()
+    if len(column) < 2 * MIN_ROWS or not 2 <= values <= len(column) // MIN_ROWS:
+        return False
+    return len(set(zip(column, anomaly, strict=True))) == values
+
+
+def choose_features(
+    frame: pd.DataFrame, label: str, ignore: Sequence[str], anomaly: np.ndarray, path: Path
+) -> tuple[list[str], list[str]]:
+    """Names of the features and of the row numbers that are left out.
+
+    Raises:
+        UserError: a feature repeats the label.
+    """
+    features, numbers = [], []
+    for column in frame:
+        if column == label or column in ignore:
+            continue
+        if is_row_number(frame[column], first=column == frame.columns[0]):
+            numbers.append(column)
+            continue
+        if repeats(frame[column], anomaly):
+            raise UserError(
+                f"{path}: column {column} repeats the label, column {label}: leave it out with --ignore {column}"
+                + ("" if anomalous(frame[column]) is None else f", or say which is the label with --label {column}")
+            )
+        features.append(column)
+    return features, numbers

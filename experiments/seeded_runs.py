@@ -1,0 +1,187 @@
+"""Seeds × models on vectors: training a density model, worker processes, and the file of finished runs."""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import models
+from data.table import VectorDataset
+from utils import cli, files, loop
+from utils.errors import Diverged, UserError
+
+
+def add_flags(group: argparse._ArgumentGroup, runs: int) -> None:
+    """How many runs, and how many at a time."""
+    group.add_argument("--runs", type=cli.positive, default=runs, metavar="R", help="runs of each model, a seed each")
+    group.add_argument("--seed", type=cli.seed, default=0, help="of the first run; the next has the next number")
+    group.add_argument("--jobs", type=cli.positive, default=os.cpu_count(), metavar="J", help="processes side by side")
+    group.add_argument("--gpu", action="store_true", help="compute on the first CUDA device; without one, on the CPU")
+
+
+def train(
+    run: str,
+    vectors: torch.Tensor,
+    name: str,
+    config: dict,
+    seed: int,
+    device: torch.device,
+    *,
+    lr: float,
+    epochs: int,
+    batch_size: int,
+    anneal: bool = False,
+    em: bool = False,
+) -> models.Autoencoder:
+    """A density model trained on vectors ``(N, D)``, its mixture fixed to that of all of them.
+
+    Args:
+        run: what messages call it.
+        config: arguments of ``models.build``, without ``channels``.
+        anneal: let the learning rate fall to 0 as a cosine.
+        em: fix the mixture by expectation-maximisation, not by the estimation network.
+
+    Raises:
+        Diverged: the loss is no finite number any more.
+    """
+    torch.manual_seed(seed)
+    model = models.build(name, channels=vectors.shape[1], **config).to(device)
+    optimizer = loop.make_optimizer(model, lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if anneal else None
+    dataset = VectorDataset(vectors.to(device))
+    step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate
+    for epoch in range(1, epochs + 1):
+        totals = loop.Totals()
+        order = dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        for _ in loop.take_steps(step, ((index, len(index)) for index in order.split(batch_size)), totals):
+            pass
+        if not math.isfinite(totals.means()["loss"]):
+            raise Diverged(f"{run}: the training diverged in epoch {epoch} ({totals.means()}); try a lower --lr")
+        if schedule is not None:
+            schedule.step()
+    model.eval()
+    model.fit_prior(dataset.batches(4096, device=device), em=em, seed=seed)
+    return model
+
+
+@torch.no_grad()
+def energies(model: models.Autoencoder, vectors: torch.Tensor, device: torch.device) -> np.ndarray:
+    """``(N,)`` energies in nats, −log of the density that the model estimates."""
+    return torch.cat([model.energy(x).cpu() for x in VectorDataset(vectors).batches(4096, device)]).numpy()
+
+
+def require_scores(run: str, scores: np.ndarray) -> np.ndarray:
+    """The scores of a run. Raises Diverged where some are not finite, or all are the same."""
+    wrong = int((~np.isfinite(scores)).sum())
+    if wrong or np.ptp(scores) == 0:
+        found = f"{wrong} scores are not finite" if wrong else "every row has the same score"
+        raise Diverged(f"{run}: {found}; try a lower --lr")
+    return scores
+
+
+def start_worker(shared: object) -> None:
+    """What a worker process does first: keep the data, compute on one core, and end with its parent."""
+    global worker_data
+    worker_data = shared
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent tells us
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def work(compute: Callable, task: tuple) -> object:
+    return compute(worker_data, *task)
+
+
+def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int) -> Iterator:
+    """The results of ``compute(shared, *task)``, each as soon as it is finished. Every task computes on one core.
+
+    Args:
+        compute: a function of a module, so that a worker process finds it by its name.
+        jobs: processes side by side; 1: this one.
+
+    Raises:
+        UserError: a process was killed, for lack of memory most likely.
+    """
+    jobs = min(jobs, len(tasks))
+    if jobs <= 1:
+        torch.set_num_threads(1)  # the same sums, in the same order, as in a worker
+        yield from (compute(shared, *task) for task in tasks)
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"  # scikit-learn's and BLAS's threads, read when a process starts
+    # One server imports PyTorch and scikit-learn, and every worker is forked from it; Windows has no such server.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload([__name__, "sklearn.ensemble", "sklearn.svm"])
+    with ProcessPoolExecutor(jobs, context, start_worker, (shared,)) as pool:
+        try:
+            for future in as_completed([pool.submit(work, compute, task) for task in tasks]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"--jobs {jobs}: a process was killed, most likely for lack of memory; finished runs are kept, the "
+                "same command with a lower --jobs goes on"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def read_rows(path: Path, keys: set[str]) -> list[dict]:
+    """The finished runs of a file, without those that lack one of the keys: another version wrote them.
+
+    A last line that a killed process left unfinished is cut off.
+
+    Raises:
+        UserError: a damaged line elsewhere.
+    """
+    if not path.exists():
+        return []
+    try:
+        *complete, rest = path.read_text(encoding="utf-8").split("\n")
+        if rest:
+            with files.replacing(path) as temporary:
+                temporary.write_text("".join(line + "\n" for line in complete))
+        rows = [json.loads(line) for line in complete]
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict):
+                raise ValueError(f"row {number} is {row!r}")
+    except ValueError as error:  # of UTF-8 and JSON too
+        raise UserError(f"{path}: damaged ({error}); move it away to start afresh") from error
+    return [row for row in rows if keys <= row.keys()]
+
+
+def append_row(path: Path, row: dict) -> None:
+    """A finished run, on the disk when this returns."""
+    with open(path, "a") as stream:
+        stream.write(json.dumps(row) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def finished(
+    path: Path, keys: set[str], data: str, chosen: dict[str, dict], seeds: Sequence[int]
+) -> dict[tuple[str, int], dict]:
+    """The rows of a file, by model and seed, that were made of this data with the chosen settings."""
+    found: dict[tuple[str, int], dict] = {}
+    for row in read_rows(path, keys | {"model", "seed", "settings", "data"}):
+        if row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"]):
+            found.setdefault((row["model"], row["seed"]), row)
+    return found
