@@ -40,24 +40,22 @@ class DatasetInfo:
 
 
 mnist_images, fashion_images = partial(mnist.load, "mnist"), partial(mnist.load, "fashion-mnist")
-own = {"other_sizes": range(32, 257), "fingerprint": folder.fingerprint}
-shape = {"network": ("shape", 32), "on_disk": False}
 DATASETS = {
     "mnist": DatasetInfo("handwritten digits, 60,000 and 10,000", mnist_images, 32, (1,), 60_000, True),
     "fashion-mnist": DatasetInfo("articles of clothing, 60,000 and 10,000", fashion_images, 32, (1,), 60_000, True),
     "cifar10": DatasetInfo("ten kinds of things in colour, 50,000 and 10,000", cifar10.load, 32, (3,), 50_000, True),
     "celeba": DatasetInfo("aligned faces, 162,770, 19,867 and 19,962", celeba.load, 64, (3,), 162_770, False),
-    "shape": DatasetInfo("circles and squares, rendered as needed", shapes.load, 32, (3,), 50_000, True, **shape),
-    "digits": DatasetInfo(
-        "scikit-learn's 1,797 digits, no download", digits.load, 32, (1,), 1_437, True, on_disk=False
-    ),
-    "folder": DatasetInfo("any directory of images", folder.load, 64, (3, 1), None, None, **own),
-}
+    "shape": DatasetInfo("circles and squares of seven factors, rendered on the fly", shapes.load, 32, (3,), 50_000,
+                         True, network=("shape", 32), on_disk=False),
+    "digits": DatasetInfo("scikit-learn's 1,797 digits, no file", digits.load, 32, (1,), 1_437, True, on_disk=False),
+    "folder": DatasetInfo("any directory of images", folder.load, 64, (3, 1), None, None,
+                          other_sizes=range(32, 257), fingerprint=folder.fingerprint),
+}  # fmt: skip
 NETWORKS = {32: ("mnist", 128), 64: ("celeba", 512)}  # as published, by image size; "conv-96" and so on for others
 DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
 
 
-def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict[str, object]:
+def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict:
     """What a model of a data set's images is built for.
 
     Returns:

@@ -168,7 +168,7 @@ def _write(target: Path, files: Sequence[Path], options: LoadOptions, work: Call
     """Write what ``work`` makes of each file into an .npy file of the good images only; their indices."""
     shape = (options.channels, options.image_size, options.image_size)
     pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(files), *shape))
-    kept = []
+    kept: list[int] = []
     # Threads: Pillow releases the interpreter's lock while it decodes and resizes.
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:

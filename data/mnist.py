@@ -86,6 +86,7 @@ def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
         needed = f"the four files {{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz] into {raw} or {path}"
         download(name, path, TORCHVISION[name], needed)
         files = find_idx(name, kind, path)
+        assert files is not None  # torchvision has written them
     images, labels = (read_idx(file) for file in files)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(

@@ -46,6 +46,8 @@ class ShapeDataset(Dataset):
     evaluation needs them.
     """
 
+    labels: Tensor
+
     def __init__(self, factors: Tensor):
         super().__init__(factors, factors[:, 0].long(), CLASSES)
 
