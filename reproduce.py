@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 import data
+from data.base import Dataset
 from experiments import fid_features as features
 from experiments.plan import Group, Plan, as_words, hash_of, make_plan
 from experiments.results import CellOf, collect, read_cell
@@ -102,16 +103,15 @@ def epoch_seconds(group: Group, args: argparse.Namespace) -> float:
     size = config.train_size or data.DATASETS[config.dataset].train_size or len(config.load_data("train"))
     model = devices.prepare(config.build_model(), device)
     optimizer = loop.make_optimizer(model, config.lr)
-    x = torch.rand(config.batch_size, config.channels, config.image_size, config.image_size, device=device)
+    shape = (TIMED_STEPS * config.batch_size, config.channels, config.image_size, config.image_size)
+    noise = Dataset(torch.randint(256, shape, dtype=torch.uint8)).to(device)
+    step = loop.Step(model, optimizer, noise, eager=True)
 
-    def seconds_of(steps: int) -> float:
+    for epoch in (1, 2):  # the first one warms up
         started = time.monotonic()
-        for totals in loop.train_steps(model, [x] * steps, optimizer, loop.Totals()):
-            totals.means()  # waits for the device
-        return time.monotonic() - started
-
-    seconds_of(1)
-    return seconds_of(TIMED_STEPS) / TIMED_STEPS * -(-size // config.batch_size)
+        *_, totals = loop.epoch(step, config.batch_size, 0, epoch)
+        totals.means()  # waits for the device
+    return (time.monotonic() - started) / TIMED_STEPS * -(-size // config.batch_size)
 
 
 def describe(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
-from itertools import product, repeat
+from itertools import count, product, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -129,10 +129,9 @@ def our_steps(
     model = devices.prepare(models.build(setting.model, **config), computing_on)
     dataset = dataset.to(computing_on)
     step = loop.Step(model, loop.make_optimizer(model, 1e-4), dataset, setting.precision)
-    generator = torch.Generator().manual_seed(0)
-    orders = (dataset.order(generator).to(dataset.store.device) for _ in repeat(None))
-    batches = ((index, len(index)) for order in orders for index in order.split(setting.batch_size))
-    return loop.take_steps(step, batches, loop.Totals())
+    totals = loop.Totals()
+    for number in count(1):
+        yield from loop.epoch(step, setting.batch_size, 0, number, totals=totals)
 
 
 def flops_per_step(setting: Setting) -> float:

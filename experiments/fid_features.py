@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -140,7 +141,7 @@ def classifier(folder: Path, described: dict, device: torch.device, load) -> Ext
         raise UserError(f"--features classifier: {name} has no labels to train one on; use --features inception")
     identity = fingerprint(train_set, test_set)
     classes = int(train_set.labels.max()) + 1
-    with files.locked(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
+    with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
         record = kept_classifier(path, device)
         torch.manual_seed(0)
         network = Classifier(described["channels"], classes).to(device)

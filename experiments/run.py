@@ -1,27 +1,22 @@
-"""A training run as typed values: its configuration, what its checkpoint holds, and what ``--resume`` may change."""
+"""A training run: its typed configuration, what its checkpoint holds, and how it is saved and restored."""
 
 import argparse
 import dataclasses
-import typing
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 import data
 import models
-from experiments.irmae_release import describe_weights
+from experiments import formats
 from models.base import Autoencoder
-from utils import checkpoint
-from utils.errors import UserError
+from utils import checkpoint, devices, distributed, loop
+from utils.errors import Diverged, UserError
 
-FORMAT = 2  # raise it when an old reader would misread a new file
 DEFAULT_EPOCHS = 100  # as published
-FORMAT_1 = {  # the parts of a file of format 1, and what each must hold
-    "model": ("name", "config"),
-    "data": ("name", "image_size", "channels", "path"),
-    "training": ("batch_size", "seed", "lr", "precision"),
-}
 
 
 @dataclass
@@ -69,39 +64,21 @@ class RunConfig:
         architecture = models.architecture(name, args.arch, described)
         models.refuse_foreign_options(name, vars(args))
         options = {
-            key: default if getattr(args, key) is None else getattr(args, key)
+            key: default if (given := getattr(args, key)) is None else given
             for key, default in models.options(name).items()
         }
         latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
         path = Path(args.data_path or data.DEFAULT_PATH)
-        same_name = ("dataset", "skip_corrupt", "white", "train_size", "valid_size", "batch_size", "seed", "lr")
-        return cls(
-            model=name,
-            architecture=architecture,
-            latent_dim=args.latent_dim or latent_dim,
-            image_size=described["image_size"],
-            channels=described["channels"],
-            options=options,
-            data_path=str(path.resolve()),
-            data_fingerprint=data.fingerprint(args.dataset, path),
-            epochs=args.epochs,
-            precision=args.precision,
-            eager=args.eager,
-            **{key: getattr(args, key) for key in same_name},
-        )
+        values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
+        values |= {"model": name, "architecture": architecture, "latent_dim": args.latent_dim or latent_dim}
+        values |= {"image_size": described["image_size"], "channels": described["channels"], "options": options}
+        values |= {"data_path": str(path.resolve()), "data_fingerprint": data.fingerprint(args.dataset, path)}
+        return cls(**values)
 
     @classmethod
     def from_record(cls, record: dict, path: Path) -> "RunConfig":
-        """The configuration in a checkpoint's content: of format 2, of format 1, or a bare state dict of the release.
-
-        Raises:
-            UserError: ``path`` holds something else.
-        """
-        if "format" not in record:
-            values = split_options(describe_weights(record, path)["model"])
-            values |= {"dataset": path.parent.name, "image_size": models.image_size(values["architecture"])}
-            return _checked(cls, values, path)
-        return _checked(cls, from_format_1(record, path) if record["format"] == 1 else record["config"], path)
+        """The configuration in a checkpoint's content, of any format. Raises UserError where there is none."""
+        return formats.checked(cls, formats.config_values(record, path), path)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -112,7 +89,7 @@ class RunConfig:
         return models.build(self.model, **sizes, **self.options)
 
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
-        """ "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
+        """The split "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
         path = self.data_path or data.DEFAULT_PATH
         options = {"skip_corrupt": self.skip_corrupt, "white": self.white}
         return data.load(self.dataset, split, path, size, self.image_size, self.channels, **options)
@@ -149,7 +126,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         parts = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        checkpoint.save(path, {"format": FORMAT, **parts, "config": self.config.to_dict()})
+        checkpoint.save(path, {"format": formats.FORMAT, **parts, "config": self.config.to_dict()})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -160,84 +137,67 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     record = checkpoint.load(path)
-    if "format" not in record:
-        if not all(isinstance(value, Tensor) for value in record.values()):
-            raise UserError(f"{path}: not a checkpoint of train.py (it holds {', '.join(map(str, list(record)[:3]))})")
-        return Checkpoint(RunConfig.from_record(record, path), record)
-    if record["format"] not in (1, FORMAT):
-        raise UserError(f"{path}: checkpoint format {record['format']}, this version reads 1 and {FORMAT}: train again")
-    names = {each.name for each in dataclasses.fields(Checkpoint)} - {"config"}
-    values = {key: value for key, value in record.items() if key in names}
-    require(record, path, "weights", "config" if record["format"] == FORMAT else "model")
-    return _checked(Checkpoint, values | {"config": RunConfig.from_record(record, path)}, path)
+    values = {"weights": record}
+    if "format" in record:
+        if record["format"] not in (1, formats.FORMAT):
+            known = f"this version reads 1 and {formats.FORMAT}"
+            raise UserError(f"{path}: checkpoint format {record['format']}, {known}: train again")
+        names = {each.name for each in dataclasses.fields(Checkpoint)}
+        values = {key: value for key, value in record.items() if key in names}
+        formats.part(values, "weights", path)
+    elif not all(isinstance(value, Tensor) for value in record.values()):
+        raise UserError(f"{path}: not a checkpoint of train.py (it holds {', '.join(map(str, list(record)[:3]))})")
+    return formats.checked(Checkpoint, values | {"config": RunConfig.from_record(record, path)}, path)
 
 
-def require(record: dict, path: Path, *parts: str) -> None:
-    """Raises UserError where a record lacks one of the parts."""
-    lacking = [part for part in parts if record.get(part) is None]
-    if lacking:
-        raise UserError(f"{path}: a checkpoint without {', '.join(lacking)}: train again")
+@dataclass
+class Run:
+    """A training under way, and the file that keeps it.
 
+    Attributes:
+        state: what the checkpoint holds; its tensors are those of the last ``save``.
+    """
 
-def from_format_1(record: dict, path: Path) -> dict:
-    """The values of a RunConfig in a file of format 1."""
-    require(record, path, *FORMAT_1)
-    for part, keys in FORMAT_1.items():
-        if not isinstance(record[part], dict):
-            raise UserError(f"{path}: its {part} is a {type(record[part]).__name__}, not a dict: train again")
-        lacking = [key for key in keys if key not in record[part]]
-        if lacking:
-            raise UserError(f"{path}: its {part} has no {', '.join(lacking)}: train again")
-    images = dict(record["data"])
-    renamed = {"dataset": images.pop("name"), "data_path": images.pop("path")}
-    renamed["data_fingerprint"] = images.pop("files", None)
-    target = {"epochs": record.get("target", DEFAULT_EPOCHS), "eager": record.get("eager", False)}
-    return split_options(record["model"]) | images | renamed | record["training"] | target
+    path: Path
+    state: Checkpoint
+    model: Autoencoder
+    optimizer: torch.optim.Optimizer
+    device: torch.device
 
+    def restore(self) -> None:
+        """Weights, optimiser and random state from the checkpoint; the learning rate stays the command line's."""
+        # "capturable" belongs to the device: a run may go on where there is a GPU, or none.
+        own = [{key: group[key] for key in ("lr", "capturable")} for group in self.optimizer.param_groups]
+        checkpoint.require_finite(self.state.weights, self.path)
+        self.model.load_state_dict(self.state.weights)
+        self.optimizer.load_state_dict(self.state.optimizer)
+        devices.match_layout(self.optimizer)
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)
+        torch.set_rng_state(self.state.random["cpu"])
+        if self.device.type == "cuda" and self.state.random["cuda"] is not None:
+            torch.cuda.set_rng_state(self.state.random["cuda"])
 
-def split_options(described: dict) -> dict:
-    """``{"name", "config"}`` of a model as values of a RunConfig."""
-    config = dict(described["config"])
-    shared = {key: config.pop(key) for key in models.SHARED if key in config}
-    return {"model": described["name"], **shared, "options": config}
+    def save(self, totals: loop.Totals) -> None:
+        """Write the checkpoint, unless a loss or a weight is not finite. Several processes call this, rank 0 writes.
 
+        Raises:
+            Diverged: nothing was written.
+        """
+        self.check_finite(totals.means())
+        if distributed.rank() != 0:
+            return
+        self.state.weights, self.state.optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        self.state.running = totals.state()
+        cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        self.state.save(self.path)
 
-def _checked(cls: type, values: dict, path: Path):
-    """``cls(**values)``. Raises UserError for values that are missing, unknown or of another type."""
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: its configuration is a {type(values).__name__}, not a dict: train again")
-    kinds = typing.get_type_hints(cls)
-    required = [each.name for each in dataclasses.fields(cls) if each.default is each.default_factory]
-    lacking, unknown = [key for key in required if key not in values], sorted(values.keys() - kinds.keys())
-    if lacking or unknown:
-        wrong = f"no {', '.join(lacking)}" if lacking else f"an unknown {unknown[0]}"
-        raise UserError(f"{path}: its configuration has {wrong}: train again")
-    for key, value in values.items():
-        if not isinstance(value, kinds[key] | int if kinds[key] is float else kinds[key]):
-            name = getattr(kinds[key], "__name__", kinds[key])
-            raise UserError(f"{path}: its {key} is a {type(value).__name__}, not a {name}: train again")
-    return cls(**values)
-
-
-MAY_CHANGE = ("lr", "precision", "epochs", "eager", "data_path", "data_fingerprint", "skip_corrupt")
-
-
-def check_resumable(saved: Checkpoint, asked: RunConfig, path: Path) -> None:
-    """Raises UserError where a run cannot go on from ``saved`` with the configuration of the command line."""
-    lacking = [part for part in ("optimizer", "random") if getattr(saved, part) is None]
-    if lacking:
-        raise UserError(f"{path}: a checkpoint without {', '.join(lacking)} cannot be resumed: train again")
-    old, new = (config.to_dict() | config.options for config in (saved.config, asked))
-    for key in new:
-        if key not in ("options", *MAY_CHANGE) and old.get(key) != new[key]:
-            raise UserError(
-                f"--resume: {key} is {old.get(key)} in {path} but {new[key]} on the command line: give the flags of "
-                "the first run, or train anew under another --model-name"
-            )
-    if saved.config.data_fingerprint not in (None, asked.data_fingerprint):
-        if saved.step > 0:
-            raise UserError(
-                f"--resume: the images in {asked.data_path} are not those of the first run, which stopped in the "
-                "middle of an epoch of them: put them back, or train anew under another --model-name"
-            )
-        print(f"the images in {asked.data_path} have changed since {path} was saved: going on with those there")
+    def check_finite(self, losses: dict[str, float]) -> None:
+        """Raises Diverged where a loss or a weight is not a finite number."""
+        wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
+        wrong += [f"weights {key}" for key in checkpoint.not_finite(self.model.state_dict())]
+        if wrong:
+            kept = f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved"
+            epoch = self.state.epoch + 1
+            raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong[:3])}); {kept}; try a lower --lr")

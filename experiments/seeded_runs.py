@@ -61,10 +61,7 @@ def train(
     dataset = VectorDataset(vectors.to(device))
     step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate
     for epoch in range(1, epochs + 1):
-        totals = loop.Totals()
-        order = dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-        for _ in loop.take_steps(step, ((index, len(index)) for index in order.split(batch_size)), totals):
-            pass
+        *_, totals = loop.epoch(step, batch_size, seed, epoch)
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(f"{run}: the training diverged in epoch {epoch} ({totals.means()}); try a lower --lr")
         if schedule is not None:

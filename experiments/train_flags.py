@@ -1,13 +1,16 @@
-"""The command line of train.py, which presets, ``--resume`` and the tables of reproduce.py also speak."""
+"""The command line of train.py: its flags, their values from ``--preset`` and ``--resume``, and what may change."""
 
 import argparse
+from pathlib import Path
 
 import data
 import models
+from experiments import run
 from experiments.presets import PRESETS
-from experiments.run import DEFAULT_EPOCHS, read
 from utils import checkpoint, cli, devices
 from utils.errors import UserError
+
+MAY_CHANGE = ("lr", "precision", "epochs", "eager", "data_path", "data_fingerprint", "skip_corrupt")  # of a run
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +42,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
     cli.add_options(parser, models.MODELS, models.flags, models.options)
     group = cli.add_run(parser, batch_size=32)
-    group.add_argument("--epochs", type=cli.positive, default=DEFAULT_EPOCHS, help="passes over the training images")
+    group.add_argument(
+        "--epochs", type=cli.positive, default=run.DEFAULT_EPOCHS, help="passes over the training images"
+    )
     group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
     group.add_argument(
         "--precision",
@@ -76,10 +81,31 @@ def resume_flags(args: argparse.Namespace) -> dict[str, object]:
                 "model (-l, --vae or --model)"
             )
         return {}
-    config = read(path).config
+    config = run.read(path).config
     values = config.flags()
     values["data_path"] = args.data_path or data.recorded_path(args.dataset, config.data_path, path)
     if model_given and asked != config.model:  # check_resumable says that these are two models
         own = {"model", "arch", "latent_dim", *config.options}
         return {key: value for key, value in values.items() if key not in own}
     return values
+
+
+def check_resumable(saved: run.Checkpoint, asked: run.RunConfig, path: Path) -> None:
+    """Raises UserError where a run cannot go on from ``saved`` with the configuration of the command line."""
+    missing = [part for part in ("optimizer", "random") if getattr(saved, part) is None]
+    if missing:
+        raise UserError(f"{path}: a checkpoint without {', '.join(missing)} cannot be resumed: train again")
+    old, new = (config.to_dict() | config.options for config in (saved.config, asked))
+    for key in new:
+        if key not in ("options", *MAY_CHANGE) and old.get(key) != new[key]:
+            raise UserError(
+                f"--resume: {key} is {old.get(key)} in {path} but {new[key]} on the command line: give the flags of "
+                "the first run, or train anew under another --model-name"
+            )
+    if saved.config.data_fingerprint not in (None, asked.data_fingerprint):
+        if saved.step > 0:
+            raise UserError(
+                f"--resume: the images in {asked.data_path} are not those of the first run, which stopped in the "
+                "middle of an epoch of them: put them back, or train anew under another --model-name"
+            )
+        print(f"the images in {asked.data_path} have changed since {path} was saved: going on with those there")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -74,12 +75,10 @@ def call(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """A checkpoint folder with ae, irmae and vae trained on digits by the published flags: to be read, not changed."""
-    from utils import files
-
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
     common = ("--dataset", "digits", "--epochs", 2, "--lr", 1e-3, "-n", 16, "--checkpoint", folder)
-    with files.locked(folder.with_suffix(".lock")):  # one of the workers trains
+    with FileLock(folder.with_suffix(".lock")):  # one of the workers trains
         for name, flags in (("ae", ("-l", 0)), ("irmae", ("-l", 2)), ("vae", ("--vae",))):
             if not (folder / "digits" / f"{name}.csv").exists():  # written last
                 result = run_script("train.py", *flags, *common)

@@ -6,16 +6,16 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import torch
+from filelock import FileLock, Timeout
 
 from utils.errors import UserError
-from utils.files import locked, replacing
+from utils.files import replacing
 
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
 NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt"}
-BEGINNINGS = (b"PK", b"\x80\x02")  # of the files that torch.save writes, today and before 2020
+MAGIC_BYTES = (b"PK", b"\x80\x02")  # of the files that torch.save writes, today and before 2020
 LONGEST_NAME = 200  # bytes: file systems take 255, and results add to it
 
 
@@ -37,35 +37,34 @@ def path_of(folder: str | Path, dataset: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def alone(path: Path, wanted: bool = True) -> Iterator[None]:
-    """Nobody else trains under this name as long as the block lasts; nothing of that is left behind.
+def exclusive_run(path: Path, main_process: bool = True) -> Iterator[None]:
+    """Nobody else trains under this name while the block lasts; no trace of the lock is left behind.
 
     Args:
-        wanted: false for all but one of several processes of the same training.
+        main_process: false for all but one of several processes of the same training.
 
     Raises:
-        UserError: another process does.
+        UserError: another training holds the name.
     """
-    if not wanted:
+    if not main_process:
         yield
         return
-
-    def refuse() -> NoReturn:
-        raise UserError(
-            f"{path}: another process is training under this name: wait until it ends, or choose another --model-name"
-        )
-
     created = [folder for folder in path.parents if not folder.exists()]
-    lock = path.with_name(f".{path.name}.lock")
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        with locked(lock, refuse):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock.acquire(timeout=0):
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError):
-                    lock.unlink()
+                with contextlib.suppress(OSError):  # Windows: the lock is still open
+                    os.unlink(lock.lock_file)
+    except Timeout as error:
+        raise UserError(
+            f"{path}: another process is training under this name: wait until it ends, or choose another --model-name"
+        ) from error
     finally:
-        for folder in created:  # a mistake of the user's may have ended the training before it wrote anything
+        for folder in created:  # the training may have ended before it wrote anything
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
@@ -115,22 +114,26 @@ def available(folder: Path) -> list[str]:
 
 
 def looks_like_one(file: Path) -> bool:
-    """Whether a file begins as those of torch.save do."""
+    """Whether a file begins as the files of torch.save do."""
     try:
         with open(file, "rb") as stream:
-            return stream.read(2) in BEGINNINGS
+            return stream.read(2) in MAGIC_BYTES
     except OSError:
         return False
 
 
-def require_finite(weights: dict, path: Path) -> None:
+def not_finite(weights: dict[str, torch.Tensor]) -> list[str]:
+    """The names of the tensors that hold an infinite number or one that is not a number."""
+    return [key for key, value in weights.items() if not torch.isfinite(value).all()]
+
+
+def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
     """Raises UserError where a weight is not a finite number."""
-    wrong = [key for key, value in weights.items() if not torch.isfinite(value).all()]
-    if wrong:
+    if wrong := not_finite(weights):
         raise UserError(f"{path}: its weights are not finite numbers ({wrong[0]}): train again with a lower --lr")
 
 
-def set_aside(path: Path) -> Path | None:
+def archive_previous_run(path: Path) -> Path | None:
     """Move an earlier run's checkpoint and CSV into ``previous/`` beside them, so that no run is ever overwritten."""
     if not path.exists():
         return None

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
+from data.table import VectorDataset
 from models.layers.deform import deform
 from utils import loop
 from utils.errors import UserError
@@ -162,9 +163,9 @@ def test_separate_blobs_are_found_without_labels():
     labels = torch.arange(4).repeat(100)
     kinds = F.one_hot(labels, 4).repeat_interleave(6, dim=1).float()
     data = (kinds - (torch.rand(400, 24) < 0.05).float()).abs()
-    batches = (data[torch.randint(400, (64,))] for _ in range(600))
-    for _ in loop.train_steps(model, batches, loop.make_optimizer(model, 3e-3), loop.Totals()):
-        pass
+    step = loop.Step(model, loop.make_optimizer(model, 3e-3), VectorDataset(data))
+    for _ in range(600):
+        step(torch.randint(400, (64,)))
     with torch.no_grad():
         found = model.eval().classify(data).argmax(1)
     table = torch.zeros(4, 4).index_put((found, labels), torch.ones(400), accumulate=True)

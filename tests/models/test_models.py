@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import models
+from data.table import VectorDataset
 from models.ae import LinearStack
 from utils import loop
 from utils.errors import UserError
@@ -48,9 +49,11 @@ def test_the_folded_matrix_follows_the_optimiser():
     torch.manual_seed(0)
     model = models.build("irmae", linear_layers=3, **SMALL)
     optimizer = loop.make_optimizer(model, 1e-2)
+    x = images()
+    step = loop.Step(model, optimizer, VectorDataset(x))
     for _ in range(2):
-        for _ in loop.train_steps(model, [images()], optimizer, loop.Totals()):
-            pass
+        model.train()
+        step(torch.arange(len(x)))
         model.eval()
         with torch.no_grad():
             folded = model.encode(images())

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import models
+from data.table import VectorDataset
 from models.layers.mmd import IMQ_SCALES, mmd
 from models.wae import WAEGAN, WAEMMD
 from utils import loop
@@ -132,10 +133,9 @@ def test_without_reconstruction_the_code_takes_the_priors_shape(name, options):
             return float(z.mean(0).norm() + (z.T.cov() - torch.eye(2)).norm())
 
     before = distance()
-    optimizer = loop.make_optimizer(model, 1e-2)
-    batches = (data[torch.randint(len(data), (64,))] for _ in range(150))
-    for _ in loop.train_steps(model, batches, optimizer, loop.Totals()):
-        pass
+    step = loop.Step(model, loop.make_optimizer(model, 1e-2), VectorDataset(data))
+    for _ in range(150):
+        step(torch.randint(len(data), (64,)))
     assert before > 1 and distance() < 0.5 * before, (before, distance())
 
 

@@ -10,6 +10,7 @@ import torch
 from conftest import assert_refused, run_script, start_script
 
 import models
+from data.table import VectorDataset
 from experiments import run, train_flags
 from experiments.plan import configuration
 from utils import checkpoint, devices, loop
@@ -43,8 +44,7 @@ def test_adam_takes_the_published_step():
     x = torch.rand(8, 6)
     model.losses(x)["loss"].backward()
     gradients = {name: p.grad.double().clone() for name, p in model.named_parameters()}
-    for _ in loop.train_steps(model, [x], loop.make_optimizer(model, 1e-2), loop.Totals()):
-        pass
+    loop.Step(model, loop.make_optimizer(model, 1e-2), VectorDataset(x))(torch.arange(8))
     for name, p in model.named_parameters():
         g = gradients[name]
         expected = before[name] - 1e-2 * g / (g.abs() + 1e-8)  # after bias correction m = g and sqrt(v) = |g|
@@ -54,7 +54,7 @@ def test_adam_takes_the_published_step():
 def test_validation_draws_the_same_noise_and_leaves_training_alone():
     torch.manual_seed(0)
     model = models.build("vae", architecture="mlp:4", channels=6, latent_dim=2)
-    batches = [(torch.rand(8, 6), 8)]
+    batches = [torch.rand(8, 6)]
     state = torch.get_rng_state()
     assert loop.evaluate(model, batches) == loop.evaluate(model, batches)
     assert torch.equal(state, torch.get_rng_state())

@@ -189,7 +189,9 @@ library = torch.library.Library("_", "IMPL")  # kept, or its registration would 
 
 
 def register() -> bool:
-    """Make the device known to PyTorch; whether this version, before or after those it was written for, takes it."""
+    """Make the device known to PyTorch; false where this version does not take it, or where there is a real device."""
+    if torch.cuda.is_available():
+        return False
     try:
         backend_registration._setup_privateuseone_for_python_backend(NAME, module)
         library.fallback(lambda function, *args, **kwargs: compute(function, args, kwargs), "PrivateUse1")

@@ -114,10 +114,10 @@ def test_an_earlier_run_is_set_aside_and_never_overwritten(tmp_path):
         path.write_text(content)
         os.utime(path, (1e9, 1e9))
         (tmp_path / "ae.csv").write_text(content)
-        kept.append(checkpoint.set_aside(path))
+        kept.append(checkpoint.archive_previous_run(path))
     assert [file.read_text() for file in kept] == ["first", "second", "third"]
     assert [file.with_name(file.name + ".csv").read_text() for file in kept] == ["first", "second", "third"]
-    assert checkpoint.set_aside(path) is None
+    assert checkpoint.archive_previous_run(path) is None
 
 
 @pytest.mark.parametrize("name", ["../ae", "a/b", "", ".hidden", "ae.csv"])
@@ -237,37 +237,18 @@ def test_numbers_in_json_are_numbers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_is_held_by_one_and_by_nobody_where_there_are_none(tmp_path, monkeypatch):
-    from utils import files
-
-    class Waited(Exception):
-        pass
-
-    def waiting():
-        raise Waited
-
-    path = tmp_path / "lock"
-    with files.locked(path, waiting):
-        with pytest.raises(Waited), files.locked(path, waiting):
-            pass
-        path.unlink()  # as checkpoint.alone does: whoever comes then has a lock of their own
-        with files.locked(path, waiting):
-            assert path.exists()
-    with files.locked(path, waiting):
-        monkeypatch.setattr(files, "fcntl", None)  # Windows
-        with files.locked(path, waiting):
-            pass
-
-
-def test_alone_leaves_nothing_behind(tmp_path):
+def test_an_exclusive_run_leaves_nothing_behind(tmp_path):
     path = tmp_path / "a" / "b" / "ae"
-    with pytest.raises(KeyError), checkpoint.alone(path):
+    with pytest.raises(KeyError), checkpoint.exclusive_run(path):
         assert path.parent.is_dir()
         raise KeyError
     assert not list(tmp_path.iterdir())
-    with checkpoint.alone(path):
-        with pytest.raises(UserError, match="another process is training under this name"), checkpoint.alone(path):
+    with checkpoint.exclusive_run(path):
+        with (
+            pytest.raises(UserError, match="another process is training under this name"),
+            checkpoint.exclusive_run(path),
+        ):
             pass
-        with checkpoint.alone(path, wanted=False):  # the other processes of torchrun
+        with checkpoint.exclusive_run(path, main_process=False):  # the other processes of torchrun
             path.write_text("trained")
     assert [file.name for file in path.parent.iterdir()] == ["ae"]

@@ -10,6 +10,7 @@ from torch import nn
 
 import data
 import models
+from data.table import VectorDataset
 from utils import devices, loop
 
 CPU = torch.device("cpu")
@@ -39,8 +40,8 @@ def test_gradients_and_moments_have_the_format_of_the_parameters():
     model = devices.prepare(models.build("ae", architecture="mnist", channels=1, latent_dim=4), CPU)
     optimizer = loop.make_optimizer(model, 1e-3)
     for precision in ("fp32", "bf16"):
-        for _ in loop.train_steps(model, [torch.rand(2, 1, 32, 32)], optimizer, loop.Totals(), precision):
-            pass
+        step = loop.Step(model, optimizer, VectorDataset(torch.rand(2, 1, 32, 32)), precision)
+        step(torch.arange(2))
         for parameter in model.parameters():
             state = optimizer.state[parameter]
             assert parameter.stride() == parameter.grad.stride() == state["exp_avg"].stride()
@@ -75,12 +76,9 @@ def test_prepared_and_bf16_models_learn_what_the_plain_one_learns():
         torch.manual_seed(0)
         model = models.build("ae", architecture="mnist", channels=1, latent_dim=16)
         model = devices.prepare(model, CPU) if fast else model
-        optimizer = loop.make_optimizer(model, 3e-4)
+        step = loop.Step(model, loop.make_optimizer(model, 3e-4), digits, precision)
         for epoch in range(4):
-            totals, order = loop.Totals(), digits.order(torch.Generator().manual_seed(epoch))
-            batches = (digits[index] for index in order.split(32))
-            for _ in loop.train_steps(model, batches, optimizer, totals, precision):
-                pass
+            *_, totals = loop.epoch(step, 32, 0, epoch)
         return totals.means()["loss"]
 
     plain = loss_after_training(fast=False, precision="fp32")

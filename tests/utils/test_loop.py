@@ -4,6 +4,7 @@ Tests marked ``gpu`` need a CUDA device and are skipped without one; ``pytest -m
 """
 
 import contextlib
+import itertools
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import models
 from data.base import Dataset
 from data.shapes import ShapeDataset, draw_factors
-from utils import devices, loop
+from utils import cuda_graph, devices, loop
 from utils.pinned_memory import PinnedBuffers
 
 gpu = pytest.mark.gpu  # needs a CUDA device
@@ -48,9 +49,8 @@ class Training:
         self.device = device
 
     def epoch(self, number: int, steps: slice = slice(None)) -> None:
-        order = self.dataset.order(torch.Generator().manual_seed(number)).to(self.dataset.store.device)
-        batches = [(index, len(index)) for index in order.split(8)][steps]
-        for _ in loop.take_steps(self.step, batches, self.totals):
+        passed = loop.epoch(self.step, 8, 0, number, steps.start or 0, self.totals)
+        for _ in itertools.islice(passed, None if steps.stop is None else steps.stop - (steps.start or 0)):
             pass
 
     def tensors(self) -> list[torch.Tensor]:
@@ -101,9 +101,9 @@ def test_warming_up_leaves_no_trace(name, epochs):
             run.epoch(number)
         if run is warmed:
             before = [p.data_ptr() for p in run.model.parameters()]
-            with loop.undone(run.model, run.optimizer):
+            with cuda_graph.preserve_state(run.model, run.optimizer):
                 for index in torch.arange(len(run.dataset)).split(8):
-                    run.step(index, len(index))
+                    run.step(index)
             assert before == [p.data_ptr() for p in run.model.parameters()]
         run.epoch(5)
         run.state = run.tensors()

@@ -11,7 +11,7 @@ import torch
 import models
 from data.base import Dataset
 from experiments import fid_features as features
-from utils import checkpoint, devices, loop
+from utils import checkpoint, cuda_graph, devices, loop
 
 DIGITS = ("--dataset", "digits")
 
@@ -97,9 +97,9 @@ def test_a_replayed_step_is_the_eager_one(name, gpu):
 def test_a_graph_does_not_count_in_python(gpu):
     """The pretended graph is as strict as a real one."""
     steps, x = itertools.count(), torch.zeros(2, device=pretend.NAME)
-    replay = loop.cuda_graph(lambda: x.add_(next(steps)))
+    replay = cuda_graph.cuda_graph(lambda: x.add_(next(steps)))
     before = x.tolist()
-    captured = loop.WARM_UP + 1  # what the count stood at
+    captured = cuda_graph.WARM_UP + 1  # what the count stood at
     replay(), replay()
     assert x.tolist() == [value + 2 * captured for value in before]
 

@@ -1,0 +1,71 @@
+"""What checkpoint files hold, as checked values: format 2 (today's), format 1, and bare state dicts of the release."""
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import TypeVar
+
+import models
+from experiments.irmae_release import describe_weights
+from utils.errors import UserError
+
+FORMAT = 2  # raise it when an old reader would misread a new file
+FORMAT_1_PARTS = {  # where format 1 kept the configuration of a run
+    "model": ("name", "config"),
+    "data": ("name", "image_size", "channels", "path"),
+    "training": ("batch_size", "seed", "lr", "precision"),
+}
+
+T = TypeVar("T")
+
+
+def config_values(record: dict, path: Path) -> dict:
+    """The values of a ``RunConfig`` that a file of any format holds. Raises UserError where it holds something else."""
+    if "format" not in record:
+        values = model_values(describe_weights(record, path)["model"])
+        return values | {"dataset": path.parent.name, "image_size": models.image_size(values["architecture"])}
+    if record["format"] == 1:
+        return format_1_values(record, path)
+    return part(record, "config", path)
+
+
+def format_1_values(record: dict, path: Path) -> dict:
+    for name, keys in FORMAT_1_PARTS.items():
+        if missing := [key for key in keys if key not in part(record, name, path)]:
+            raise UserError(f"{path}: its {name} has no {', '.join(missing)}: train again")
+    images = dict(record["data"])
+    values = {"dataset": images.pop("name"), "data_path": images.pop("path")}
+    values |= {"data_fingerprint": images.pop("files", None), **images, **record["training"]}
+    values |= {field: record[name] for field, name in (("epochs", "target"), ("eager", "eager")) if name in record}
+    return values | model_values(record["model"])
+
+
+def model_values(described: dict) -> dict:
+    """``{"name", "config"}`` of a model as values of a ``RunConfig``."""
+    options = dict(described["config"])
+    shared = {key: options.pop(key) for key in models.SHARED if key in options}
+    return {"model": described["name"], **shared, "options": options}
+
+
+def part(record: dict, name: str, path: Path) -> dict:
+    """A part of a record. Raises UserError where it is missing or no dict."""
+    if record.get(name) is None:
+        raise UserError(f"{path}: a checkpoint without {name}: train again")
+    if not isinstance(record[name], dict):
+        raise UserError(f"{path}: its {name} is a {type(record[name]).__name__}, not a dict: train again")
+    return record[name]
+
+
+def checked(cls: type[T], values: dict, path: Path) -> T:
+    """The dataclass ``cls`` of the values. Raises UserError where one is missing, unknown or of another type."""
+    kinds = typing.get_type_hints(cls)
+    required = [each.name for each in dataclasses.fields(cls) if each.default is each.default_factory]  # both MISSING
+    missing, unknown = [key for key in required if key not in values], [key for key in values if key not in kinds]
+    if missing or unknown:
+        wrong = f"no {', '.join(missing)}" if missing else f"an unknown {unknown[0]}"
+        raise UserError(f"{path}: its configuration has {wrong}: train again")
+    for key, value in values.items():
+        if not isinstance(value, kinds[key] | int if kinds[key] is float else kinds[key]):
+            kind = getattr(kinds[key], "__name__", kinds[key])
+            raise UserError(f"{path}: its {key} is a {type(value).__name__}, not of type {kind}: train again")
+    return cls(**values)
