@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.throughput import machine
+from benchmarks.measurement import machine
 from experiments import run, train_flags
 from utils import checkpoint, cli, devices, files
 from utils.errors import UserError

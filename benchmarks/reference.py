@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-import models
 from data import mnist
+from experiments.run import RunConfig
 from utils.errors import UserError
 
 GENERATED = 2000  # images of noise that stand for the data set's; larger than any batch, small beside the memory
@@ -74,12 +74,11 @@ def draw_shape(random: np.random.Generator) -> np.ndarray:
     return (inside[:, :, None] * random.integers(0, 256, 3)).astype(np.uint8)
 
 
-def steps(
-    model_name: str, config: dict, images: Images, batch_size: int, workers: int, device: torch.device
-) -> Iterator[float]:
+def steps(config: RunConfig, images: Images, batch_size: int, workers: int, device: torch.device) -> Iterator[float]:
     """Train a model of its own; yields the loss of every step."""
     torch.backends.cudnn.allow_tf32 = True  # PyTorch's default, which the released code leaves as it is
-    model = models.build(model_name, **config).to(device).train()
+    model = config.build_model().to(device).train()
+    model.train_size = len(images)
     # One group: parameter groups of a model that has several change nothing of the time.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     # Forked, as by default on Linux: the process of the benchmark was itself spawned, and would spawn each worker.

@@ -12,54 +12,28 @@ the data set's size, and nothing is downloaded, unless --data-path says where re
 
 import argparse
 import os
-import platform
-import resource
 import statistics
 import sys
-import time
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from datetime import date
-from itertools import count, product, repeat
+from dataclasses import asdict
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-import data
 import models
-from benchmarks import reference
-from data.base import Dataset
-from utils import cli, devices, files, loop
+from benchmarks import measurement
+from benchmarks.measurement import DTYPES, ROUND_SECONDS, Setting
+from utils import cli, devices, files
 
 DATASETS = ("mnist", "shape", "celeba")
-ROUND_SECONDS = 5.0  # a round of a slow model ends before --steps
 WARM_UP_SECONDS = 1.0  # before each round: the other loop's workers fill their queues, and caches are cold
-PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}  # rows and columns of the square matrices of the yardstick
-COUNTED = 4  # images that the arithmetic is counted for
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 COLUMNS = (
     "model", "data", "batch", "precision", "ms/step", "images/s", "peak memory", "of matrix products",
     "reference, ms/step", "ratio (range)",
 )  # fmt: skip
-
-# What the profile adds up, by the beginning of the operator's name; the first that fits counts.
-KINDS = {
-    "convolutions, backward": ("aten::convolution_backward", "aten::cudnn_convolution_backward"),
-    "convolutions, forward": ("aten::mkldnn_convolution", "aten::_convolution", "aten::cudnn_convolution"),
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear"),
-    "optimiser": ("aten::_fused_adam_", "Optimizer."),
-    "copies, casts, fills": ("aten::copy_", "aten::fill_", "aten::cat", "aten::empty", "aten::_to_copy"),
-    "activations": ("aten::clamp_min", "aten::relu", "aten::threshold_backward", "aten::tanh", "aten::sigmoid"),
-    "sums, means, additions": ("aten::sum", "aten::mean", "aten::add", "aten::mul", "aten::div", "aten::mse_loss"),
-    "everything else": ("",),
-}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -90,136 +64,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a row of the table is about."""
-
-    model: str
-    dataset: str
-    batch_size: int
-    precision: str
-
-
-def configuration(model_name: str, dataset: str) -> dict:
-    """The model's configuration, train.py's defaults."""
-    described = data.describe(dataset)
-    config = {
-        "architecture": models.architecture(model_name, None, described),
-        "channels": described["channels"],
-        "latent_dim": described["latent_dim"],
-        **models.options(model_name),
-    }
-    return config | {"latent_dim": models.find(model_name).default_latent_dim(config) or config["latent_dim"]}
-
-
-def load_images(name: str, num: int, path: Path | None) -> data.Dataset:
-    """``num`` images as train.py holds them; noise unless there is a path. Shapes are rendered as always."""
-    if name == "shape" or path is not None:
-        return data.load(name, "train", path or "", num)
-    described, generator = data.describe(name), torch.Generator().manual_seed(0)
-    shape = (num, described["channels"], described["image_size"], described["image_size"])
-    return Dataset(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
-
-
-def our_steps(
-    setting: Setting, config: dict, dataset: data.Dataset, computing_on: torch.device
-) -> Iterator[loop.Totals]:
-    """The steps that train.py takes, for ever."""
-    devices.set_precision(setting.precision)
-    model = devices.prepare(models.build(setting.model, **config), computing_on)
-    dataset = dataset.to(computing_on)
-    step = loop.Step(model, loop.make_optimizer(model, 1e-4), dataset, setting.precision)
-    totals = loop.Totals()
-    for number in count(1):
-        yield from loop.epoch(step, setting.batch_size, 0, number, totals=totals)
-
-
-def flops_per_step(setting: Setting) -> float:
-    """Multiplications and additions of a forward and backward pass, as the plain modules need them.
-
-    Counted with a few images: what grows faster than the batch, distances between codes say, is small beside the rest.
-    """
-    config = configuration(setting.model, setting.dataset)
-    size = models.image_size(config["architecture"])
-    model = models.build(setting.model, **config).train()
-    with FlopCounterMode(display=False) as counter:
-        model.losses(torch.rand(COUNTED, config["channels"], size, size))["loss"].backward()
-    return counter.get_total_flops() / COUNTED * setting.batch_size
-
-
-def wait(computing_on: torch.device) -> None:
-    """Until the device has done all that it was given."""
-    if computing_on.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds_per_step(loop: Iterator, steps: int, limit: float, computing_on: torch.device) -> float:
-    """Of so many steps, or as many as the limit (seconds) holds."""
-    wait(computing_on)
-    started, done = time.perf_counter(), 0
-    while done < steps and (done == 0 or time.perf_counter() - started < limit):
-        next(loop)
-        done += 1
-    wait(computing_on)
-    return (time.perf_counter() - started) / done
-
-
-def product_rate(precision: str, computing_on: torch.device) -> float:
-    """Floating-point operations a second of a large matrix product: what this machine can do."""
-    size = PRODUCT_SIZES[computing_on.type]
-    matrix = torch.ones(size, size, dtype=DTYPES[precision], device=computing_on)
-    products = (matrix @ matrix for _ in repeat(None))
-    next(products)
-    return 2 * size**3 / seconds_per_step(products, 10, 1.0, computing_on)
-
-
-def peak_memory(computing_on: torch.device) -> int:
-    """Bytes: of CUDA's allocator on a GPU, else of the whole process, Python and the libraries included."""
-    if computing_on.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def set_up(args: argparse.Namespace, computing_on: torch.device) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    warnings.filterwarnings("ignore", message=".*DataLoader will create.*")
-    torch.manual_seed(0)
-    if computing_on.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-LOOP: dict = {}  # of a process that runs one loop: the loop itself and what it computes on
-
-
-def start(kind: str, args: argparse.Namespace, setting: Setting) -> None:
-    """Make this process the one of a loop, "ours" or "reference", which ``advance`` then goes on with."""
-    computing_on = devices.choose(args.gpu)
-    set_up(args, computing_on)
-    config = configuration(setting.model, setting.dataset)
-    if kind == "ours":
-        images = load_images(setting.dataset, args.images, args.data_path)
-        loop = our_steps(setting, config, images, computing_on)
-    else:
-        raw = reference.Images(setting.dataset, args.data_path)
-        loop = reference.steps(setting.model, config, raw, setting.batch_size, args.workers, computing_on)
-    LOOP.update(loop=loop, device=computing_on)
-
-
-def advance(steps: int, limit: float) -> float:
-    return seconds_per_step(LOOP["loop"], steps, limit, LOOP["device"])
-
-
-def memory() -> int:
-    return peak_memory(LOOP["device"])
-
-
-def rate(precision: str) -> float:
-    return product_rate(precision, LOOP["device"])
-
-
 def in_process(kind: str, args: argparse.Namespace, setting: Setting) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, get_context("spawn"), start, (kind, args, setting))
+    """A fresh process with one loop, ready to take steps."""
+    return ProcessPoolExecutor(1, get_context("spawn"), measurement.start, (kind, args, setting))
 
 
 def measure(args: argparse.Namespace, setting: Setting) -> dict:
@@ -229,11 +76,11 @@ def measure(args: argparse.Namespace, setting: Setting) -> dict:
         for _ in range(args.rounds):
             seconds = {}
             for name, process in (("ours", ours), ("reference", theirs)):
-                process.submit(advance, 2 * args.workers, WARM_UP_SECONDS).result()
-                seconds[name] = process.submit(advance, args.steps, ROUND_SECONDS).result()
-            rounds.append(seconds | {"rate": ours.submit(rate, setting.precision).result()})
-        peak = ours.submit(memory).result()
-    flops = flops_per_step(setting)
+                process.submit(measurement.advance, 2 * args.workers, WARM_UP_SECONDS).result()
+                seconds[name] = process.submit(measurement.advance, args.steps, ROUND_SECONDS).result()
+            rounds.append(seconds | {"rate": ours.submit(measurement.rate, setting.precision).result()})
+        peak = ours.submit(measurement.memory).result()
+    flops = measurement.flops_per_step(setting)
     ratios = [each["reference"] / each["ours"] for each in rounds]
     seconds = statistics.median(each["ours"] for each in rounds)
     return {
@@ -252,44 +99,11 @@ def measure(args: argparse.Namespace, setting: Setting) -> dict:
     }
 
 
-def profile(args: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of a step of this process's loop by kind of operator."""
-    loop, computing_on = LOOP["loop"], LOOP["device"]
-    seconds_per_step(loop, args.steps, ROUND_SECONDS, computing_on)
-    on_gpu = computing_on.type == "cuda"
-    activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[activity]) as profiler:
-        for _ in range(args.steps):
-            next(loop)
-        wait(computing_on)
-    milliseconds = dict.fromkeys(KINDS, 0.0)
-    for event in profiler.key_averages():
-        kind = next(kind for kind, names in KINDS.items() if event.key.startswith(names))
-        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        milliseconds[kind] += own / 1e3 / args.steps
-    return milliseconds
-
-
 def measure_profile(args: argparse.Namespace, setting: Setting) -> dict:
     """Where the time of our step goes."""
     with in_process("ours", args, setting) as ours:
-        milliseconds = ours.submit(profile, args).result()
+        milliseconds = ours.submit(measurement.profile, args).result()
     return {**asdict(setting), "ms_per_step": sum(milliseconds.values()), "ms_by_kind": milliseconds}
-
-
-def machine(computing_on: torch.device, threads: int | None = None) -> dict:
-    """What the numbers depend on besides the code."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
-    return {
-        "cpu": f"{name}, {os.cpu_count()} cores",
-        "gpu": torch.cuda.get_device_name() if computing_on.type == "cuda" else None,
-        "threads": threads or torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
 
 
 def show_row(row: dict) -> str:
@@ -317,9 +131,9 @@ def show_profile(row: dict) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    computing_on = devices.choose(args.gpu)
-    args.precisions = args.precisions or [name for name in ("fp32", "bf16") if not devices.emulated(name, computing_on)]
-    about = machine(computing_on, args.threads) | {"loader_workers": args.workers}
+    device = devices.choose(args.gpu)
+    args.precisions = args.precisions or [name for name in ("fp32", "bf16") if not devices.emulated(name, device)]
+    about = measurement.machine(device, args.threads) | {"loader_workers": args.workers}
     about["images"] = str(args.data_path.resolve()) if args.data_path else "noise"
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
     if not args.profile:

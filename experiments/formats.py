@@ -5,6 +5,8 @@ import typing
 from pathlib import Path
 from typing import TypeVar
 
+from torch import Tensor
+
 import models
 from experiments.irmae_release import describe_weights
 from utils.errors import UserError
@@ -22,6 +24,8 @@ T = TypeVar("T")
 def config_values(record: dict, path: Path) -> dict:
     """The values of a ``RunConfig`` that a file of any format holds. Raises UserError where it holds something else."""
     if "format" not in record:
+        if not all(isinstance(value, Tensor) for value in record.values()):
+            raise UserError(f"{path}: not a checkpoint of train.py (it holds {', '.join(map(str, list(record)[:3]))})")
         values = model_values(describe_weights(record, path)["model"])
         return values | {"dataset": path.parent.name, "image_size": models.image_size(values["architecture"])}
     if record["format"] == 1:

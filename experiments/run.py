@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import data
 import models
@@ -70,8 +69,8 @@ class RunConfig:
         latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
         path = Path(args.data_path or data.DEFAULT_PATH)
         values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
-        values |= {"model": name, "architecture": architecture, "latent_dim": args.latent_dim or latent_dim}
-        values |= {"image_size": described["image_size"], "channels": described["channels"], "options": options}
+        values |= {key: described[key] for key in ("image_size", "channels")} | {"model": name, "options": options}
+        values |= {"architecture": architecture, "latent_dim": args.latent_dim or latent_dim}
         values |= {"data_path": str(path.resolve()), "data_fingerprint": data.fingerprint(args.dataset, path)}
         return cls(**values)
 
@@ -96,10 +95,10 @@ class RunConfig:
 
     def flags(self) -> dict[str, object]:
         """The values of train.py's flags that describe this configuration, by destination."""
-        renamed = ("model", "architecture", "latent_dim", "dataset", "options", "data_fingerprint")
-        values = {key: value for key, value in self.to_dict().items() if key not in renamed}
-        values |= {"model": self.model, "arch": models.arch(self.architecture), "latent_dim": self.latent_dim}
-        return values | self.options
+        values = self.to_dict() | {"arch": models.arch(self.architecture)} | self.options
+        for key in ("architecture", "dataset", "options", "data_fingerprint"):
+            del values[key]
+        return values
 
 
 @dataclass
@@ -139,14 +138,13 @@ def read(path: str | Path) -> Checkpoint:
     record = checkpoint.load(path)
     values = {"weights": record}
     if "format" in record:
-        if record["format"] not in (1, formats.FORMAT):
-            known = f"this version reads 1 and {formats.FORMAT}"
-            raise UserError(f"{path}: checkpoint format {record['format']}, {known}: train again")
+        if (found := record["format"]) not in (1, formats.FORMAT):
+            raise UserError(
+                f"{path}: checkpoint format {found}, this version reads 1 and {formats.FORMAT}: train again"
+            )
         names = {each.name for each in dataclasses.fields(Checkpoint)}
         values = {key: value for key, value in record.items() if key in names}
         formats.part(values, "weights", path)
-    elif not all(isinstance(value, Tensor) for value in record.values()):
-        raise UserError(f"{path}: not a checkpoint of train.py (it holds {', '.join(map(str, list(record)[:3]))})")
     return formats.checked(Checkpoint, values | {"config": RunConfig.from_record(record, path)}, path)
 
 

@@ -12,15 +12,19 @@ from pathlib import Path
 import torch
 
 from utils.errors import Diverged, UserError
-from utils.flags import Flag
-from utils.flags import at_least_two as at_least_two
-from utils.flags import finite_float as finite_float
-from utils.flags import natural as natural
-from utils.flags import non_negative_float as non_negative_float
-from utils.flags import positive as positive
-from utils.flags import positive_float as positive_float
-from utils.flags import probability as probability
-from utils.flags import seed as seed
+from utils.flags import (  # noqa: F401  what scripts need of flags, in one place
+    Flag,
+    at_least_two,
+    finite_float,
+    natural,
+    non_negative_float,
+    positive,
+    positive_float,
+    probability,
+    seed,
+)  # fmt: skip
+
+USERS_MISTAKES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -31,10 +35,17 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors that suggest the flag that was meant."""
+    """argparse with one-line errors that suggest the flag that was meant; underscores in a flag are dashes."""
 
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = []
+        for word in sys.argv[1:] if args is None else args:
+            name, *value = word.split("=", 1)
+            words.append("=".join([name.replace("_", "-"), *value]) if name.startswith("--") else word)
+        return super().parse_known_args(words, namespace)
 
     def parse_given(self, arguments: list[str] | None = None) -> dict[str, object]:
         """The values of the flags that were typed, by destination; no defaults."""
@@ -63,7 +74,6 @@ def add_data(parser: Parser, datasets: Mapping) -> argparse._ArgumentGroup:
     group.add_argument("--dataset", default="mnist", choices=list(datasets), help=names)
     group.add_argument(
         "--data-path",
-        "--data_path",
         metavar="DIR",
         help="where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)",
     )
@@ -180,12 +190,4 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        user_can_mend = error.errno in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.EISDIR,
-        )
-        end(2 if user_can_mend else 1, f"{error.filename or 'file system'}: {error.strerror}")
+        end(2 if error.errno in USERS_MISTAKES else 1, f"{error.filename or 'file system'}: {error.strerror}")

@@ -61,15 +61,15 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def prepare(model: torch.nn.Module, computing_on: torch.device) -> torch.nn.Module:
+def prepare(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """The model on the device, its convolutions in the memory format and form that are fast there.
 
     Channels-last: matrix units want the channels innermost. The values, and the names and shapes of a state dict, stay
     what they are. Called once, before the optimiser is made: its moments take the format of the parameters.
     """
-    if computing_on.type == "cpu":
+    if device.type == "cpu":
         keep_freed_memory()
-    return model.to(computing_on, memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def keep_freed_memory() -> None:

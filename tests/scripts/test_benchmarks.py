@@ -1,6 +1,7 @@
 """benchmarks/: what it counts, what it measures, and that it runs as typed."""
 
 import argparse
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_refused, run_script
 
-from benchmarks import paths, reference, throughput
+from benchmarks import measurement, paths, reference
 from utils.errors import UserError
 
 ARGUMENTS = argparse.Namespace(gpu=False, threads=1, images=64, data_path=None, steps=2, workers=1)
@@ -39,13 +40,13 @@ def test_arithmetic_is_counted_as_by_hand():
     convolutions = [16 * each for each in (*encoder, *decoder)]
     others = [1024 * 128, 128 * 8192, 1024 * 32]  # linear layers; the 1x1 convolution on 32x32 pixels
     expected = 2 * (3 * sum(convolutions + others) - convolutions[0])
-    setting = throughput.Setting("ae", "mnist", 32, "fp32")
-    assert throughput.flops_per_step(setting) == pytest.approx(32 * expected, rel=1e-6)
+    setting = measurement.Setting("ae", "mnist", 32, "fp32")
+    assert measurement.flops_per_step(setting) == pytest.approx(32 * expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "shape", "celeba"])
 def test_both_loops_see_images_of_the_same_kind(dataset):
-    ours = throughput.load_images(dataset, 4, None)
+    ours = measurement.load_images(dataset, 4, None)
     theirs = reference.Images(dataset)
     (x,) = ours.batches(4)
     assert theirs[0].shape == x.shape[1:] and theirs[0].dtype == x.dtype
@@ -54,7 +55,7 @@ def test_both_loops_see_images_of_the_same_kind(dataset):
 
 def test_the_reference_draws_shapes_with_the_statistics_of_the_data_set():
     drawn = np.stack([reference.draw_shape(np.random.default_rng(seed)) for seed in range(500)])
-    rendered = throughput.load_images("shape", 500, None)[:].mul(255).round().byte()
+    rendered = measurement.load_images("shape", 500, None)[:].mul(255).round().byte()
     assert drawn.max(axis=(1, 2, 3)).mean() == pytest.approx(rendered.amax((1, 2, 3)).float().mean().item(), rel=0.05)
     assert (drawn.sum(3) > 0).mean() == pytest.approx((rendered.sum(1) > 0).float().mean().item(), rel=0.1)
 
@@ -62,25 +63,25 @@ def test_the_reference_draws_shapes_with_the_statistics_of_the_data_set():
 def test_both_loops_learn(monkeypatch):
     """What is timed is training: the losses of our loop and of the reference fall."""
     monkeypatch.setattr(reference, "GENERATED", 8)
-    setting = throughput.Setting("ae", "mnist", 8, "fp32")
-    config = throughput.configuration("ae", "mnist") | {"latent_dim": 8}
+    setting = measurement.Setting("ae", "mnist", 8, "fp32")
+    config = dataclasses.replace(measurement.configuration("ae", "mnist"), latent_dim=8)
     torch.manual_seed(0)
-    losses = reference.steps("ae", config, reference.Images("mnist"), 8, 1, torch.device("cpu"))
+    losses = reference.steps(config, reference.Images("mnist"), 8, 1, torch.device("cpu"))
     theirs = [next(losses) for _ in range(30)]
     losses.close()
-    totals = throughput.our_steps(setting, config, throughput.load_images("mnist", 8, None), torch.device("cpu"))
+    totals = measurement.our_steps(config, setting, measurement.load_images("mnist", 8, None), torch.device("cpu"))
     sums = [next(totals).state() for _ in range(30)]
     first, last = sums[0]["sums"]["loss"] / 8, (sums[29]["sums"]["loss"] - sums[28]["sums"]["loss"]) / 8
     assert theirs[-1] < 0.9 * theirs[0] and last < 0.9 * first
 
 
 def test_the_profile_adds_up_to_the_step(monkeypatch):
-    monkeypatch.setattr(throughput, "LOOP", {})
-    throughput.start("ours", ARGUMENTS, throughput.Setting("irmae", "mnist", 8, "fp32"))
-    kinds = throughput.profile(ARGUMENTS)
-    assert set(kinds) == set(throughput.KINDS) and min(kinds.values()) >= 0
+    monkeypatch.setattr(measurement, "LOOP", {})
+    measurement.start("ours", ARGUMENTS, measurement.Setting("irmae", "mnist", 8, "fp32"))
+    kinds = measurement.profile(ARGUMENTS)
+    assert set(kinds) == set(measurement.KINDS) and min(kinds.values()) >= 0
     assert kinds["convolutions, backward"] > kinds["convolutions, forward"] > 0 and kinds["optimiser"] > 0
-    step = 1e3 * throughput.advance(5, 5)
+    step = 1e3 * measurement.advance(5, 5)
     assert step / 3 < sum(kinds.values()) < 3 * step  # the profiler costs time itself
 
 
