@@ -124,8 +124,7 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        parts = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        checkpoint.save(path, {"format": formats.FORMAT, **parts, "config": self.config.to_dict()})
+        checkpoint.save(path, {"format": formats.FORMAT, **vars(self), "config": self.config.to_dict()})
 
 
 def read(path: str | Path) -> Checkpoint:

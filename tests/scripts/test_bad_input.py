@@ -27,6 +27,8 @@ def files(tmp_path):
         (("--train-size", 5000), ["--train-size 5000", "1437"]),
         (("--valid-size", 5000), ["--valid-size 5000", "360"]),
         (("--epoch", 3), ["--epoch", "did you mean --epochs?"]),
+        (("--pz_scale=0",), ["--pz-scale", "above 0"]),  # underscores are dashes
+        (("--train_size", 5000), ["--train-size 5000", "1437"]),
         (("--vae", "-l", 8), ["--vae", "-l 8"]),
         (("--model", "ae", "-l", 8), ["-l 8", "ae"]),
         (("--model", "irmae", "-l", 0), ["-l", "0"]),
@@ -105,7 +107,7 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
         (lambda record: record["config"].update(architecture="resnet"), ["unknown architecture 'resnet'"]),
         (lambda record: record["config"].update(model="gan"), ["unknown model 'gan'"]),
         (lambda record: record["weights"]["enc.fc.bias"].fill_(torch.nan), ["not finite numbers", "enc.fc.bias"]),
-        (lambda record: record.update(format=3), ["format 3", "reads 1 and 2"]),
+        (lambda record: record.update(format=3), ["format 3", "expected 1 or 2"]),
         (lambda record: record.update(config="ae"), ["its configuration is a str, not a dict"]),
         (lambda record: record["config"].update(latent_dim="16"), ["its latent_dim is a str, not a int"]),
         (lambda record: record["config"].update(depth=16), ["an unknown depth"]),

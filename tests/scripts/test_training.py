@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 import signal
 import time
 
@@ -251,6 +252,35 @@ def test_divergence_has_its_own_exit_status_and_saves_nothing(tmp_path, call):
     assert result.status == 3
     assert "diverged in epoch 1" in result.err and "Traceback" not in result.err
     assert not any(tmp_path.iterdir())
+
+
+def test_weights_that_diverge_do_not_replace_good_ones(tmp_path, call, monkeypatch):
+    """The losses of an epoch are finite, the last step of it makes a weight infinite."""
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path)
+    assert call(*command, "--epochs", 1).status == 0
+    before = (tmp_path / "digits" / "vae").read_bytes()
+    evaluate = loop.evaluate
+
+    def break_a_weight(model, *args):
+        losses = evaluate(model, *args)
+        next(model.parameters()).data.flatten()[0] = torch.inf
+        return losses
+
+    monkeypatch.setattr(loop, "evaluate", break_a_weight)
+    result = call(*command, "--epochs", 2, "--resume")
+    assert result.status == 3 and "diverged in epoch 2 (weights enc." in result.err
+    assert "holds the last good state" in result.err
+    assert (tmp_path / "digits" / "vae").read_bytes() == before
+
+
+def test_the_table_of_a_killed_run_is_written_again(uninterrupted, tmp_path, call):
+    """Killed between the checkpoint and the CSV of an epoch."""
+    shutil.copytree(uninterrupted / "digits", tmp_path / "digits")
+    table = tmp_path / "digits" / "vae.csv"
+    whole = table.read_text()
+    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    assert call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path, "--resume").status == 0
+    assert table.read_text() == whole
 
 
 def test_bf16_learns_too(tmp_path, call):

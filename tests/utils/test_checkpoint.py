@@ -78,6 +78,17 @@ def test_a_truncated_checkpoint(tmp_path):
         checkpoint.load(tmp_path / "ae")
 
 
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """torch.load itself does not compare the checksums of the file."""
+    weights = torch.arange(1000.0)
+    checkpoint.save(tmp_path / "ae", {"weights": {"w": weights}})
+    content = bytearray((tmp_path / "ae").read_bytes())
+    content[content.find(weights.numpy().tobytes()) + 2001] ^= 1
+    (tmp_path / "ae").write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load(tmp_path / "ae")
+
+
 def test_loading_runs_no_code(tmp_path):
     class Malicious:
         def __reduce__(self):

@@ -1,0 +1,76 @@
+"""Checkpoints written by earlier versions load, give the numbers that those gave, and can be resumed."""
+
+import json
+import lzma
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from experiments import run
+
+FILES = ROOT / "tests" / "data_files"
+EXPECTED = json.loads((FILES / "expected.json").read_text())
+
+
+@pytest.fixture
+def unpack(tmp_path):
+    """Decompresses a file to ``<tmp_path>/<dataset>/<name>``; returns the flags that name it."""
+
+    def flags(key: str) -> list[object]:
+        _, dataset, name = key.split("/")
+        (tmp_path / dataset).mkdir()
+        (tmp_path / dataset / name).write_bytes(lzma.decompress((FILES / f"{key}.xz").read_bytes()))
+        return ["--dataset", dataset, "--checkpoint", tmp_path, "--model-name", name]
+
+    return flags
+
+
+@pytest.mark.parametrize("key", EXPECTED)
+def test_the_numbers_are_the_same(key, unpack, call, tmp_path):
+    flags = [*unpack(key), "--save-path", tmp_path / "results"]
+    size = ["--test-size", 500] if "shape" in key else []
+    result = call("singular.py", *flags, *size)
+    assert result.status == 0, result.err
+    _, dataset, name = key.split("/")
+    (row,) = json.loads((tmp_path / "results" / dataset / "singular" / f"{name}.json").read_text())
+    for column, value in EXPECTED[key]["singular"].items():
+        assert row[column] == pytest.approx(value, rel=1e-3, abs=1e-6), column
+    saved = run.read(tmp_path / dataset / name)
+    model = saved.config.build_model().eval()
+    model.load_state_dict(saved.weights)
+    x = saved.config.load_data("test", 500 if "shape" in key else None)[:]
+    with torch.no_grad():
+        error = float((model(x).clamp(0, 1) - x).square().mean())
+    assert error == pytest.approx(EXPECTED[key]["mse"], rel=1e-4)
+
+
+@pytest.mark.parametrize("key", [key for key in EXPECTED if "resumed" in EXPECTED[key]])
+def test_format_1_is_resumed_and_written_as_format_2(key, unpack, call, tmp_path):
+    result = call("train.py", *unpack(key), "--resume", "--epochs", 2)
+    assert result.status == 0, result.err
+    _, dataset, name = key.split("/")
+    row = run.read(tmp_path / dataset / name).metrics[1]
+    for column, value in EXPECTED[key]["resumed"].items():
+        # The noise of a VAE, its loss on a few units, changes with the last bit of a weight.
+        assert math.isclose(row[column], value, rel_tol=1e-3), column
+
+
+def test_a_release_has_nothing_to_resume(unpack, call):
+    result = call("train.py", *unpack("release/shape/vae"), "--resume")
+    assert result.status == 2 and "without optimizer, random cannot be resumed" in result.err
+
+
+def test_the_configuration_of_format_1(unpack, tmp_path):
+    unpack("format_1/digits/irmae")
+    config = run.read(Path(tmp_path, "digits", "irmae")).config
+    assert config.options == {"linear_layers": 2, "init_variance": 1.0}
+    assert (config.model, config.architecture, config.latent_dim, config.dataset) == (
+        "irmae",
+        "image-mlp-32",
+        4,
+        "digits",
+    )
+    assert (config.batch_size, config.lr, config.epochs, config.precision) == (32, 1e-3, 1, "fp32")
