@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from itertools import pairwise
 from pathlib import Path
 
@@ -111,8 +112,11 @@ def markdown(result: Result) -> str:
 
 def origins(line: Line) -> list[dict]:
     """Of each cell of a row everything but its numbers."""
-    keys = ("command", "training_command", "provenance")
-    return [{key: cell[key] for key in keys if key in cell} | cell["config"] for cell in line.cells]
+    found = []
+    for cell in line.cells:
+        commands = {key: shlex.join(cell[key]) for key in ("command", "training_command") if cell.get(key)}
+        found.append(commands | {"provenance": cell.get("provenance")} | cell["config"])
+    return found
 
 
 def write(folder: Path, name: str, result: Result) -> None:
