@@ -17,7 +17,7 @@ import torch
 import data
 from data.base import Dataset
 from experiments import fid_features as features
-from experiments.plan import Group, Plan, as_words, hash_of, make_plan
+from experiments.plan import Group, Plan, Training, as_words, hash_of, make_plan
 from experiments.results import CellOf, collect, read_cell
 from experiments.runner import Runner
 from experiments.tables import FULL_EPOCHS, TABLES
@@ -97,9 +97,9 @@ def print_commands(plan: Plan, runner: Runner, args: argparse.Namespace) -> None
     print(f"{len(groups)} commands; afterwards the same call without --commands reports", file=sys.stderr)
 
 
-def epoch_seconds(group: Group, args: argparse.Namespace) -> float:
+def epoch_seconds(training: Training, args: argparse.Namespace) -> float:
     """Seconds of an epoch of a training, from a few steps on random images."""
-    config, device = group.run, devices.choose(args.gpu)
+    config, device = training.run, devices.choose(args.gpu)
     size = config.train_size or data.DATASETS[config.dataset].train_size or len(config.load_data("train"))
     model = devices.prepare(config.build_model(), device)
     optimizer = loop.make_optimizer(model, config.lr)
@@ -123,20 +123,23 @@ def describe(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
         missing = len(runner.missing(group))
         tasks += missing
         done = f"{len(group.tasks) - missing} of {len(group.tasks)} cells done"
-        if group.run is None:
+        training = group.training
+        if training is None:
             print(f"{group.name}  {', '.join(' '.join(task.command) for task in group.tasks.values())}  {done}")
             continue
         text = "trained"
-        if missing and (remaining := args.epochs - runner.finished_epochs(group)) > 0:
-            kind = hash_of(group.config["model"] | group.config["data"])
+        if missing and (remaining := args.epochs - runner.finished_epochs(group, training)) > 0:
+            kind = hash_of(training.config["model"] | training.config["data"])
             if kind not in rates:
-                rates[kind] = epoch_seconds(group, args)
+                rates[kind] = epoch_seconds(training, args)
             total += rates[kind] * remaining
             text = f"train {remaining} epochs, {duration(rates[kind] * remaining)}"
-        print(f"{group.name}  {text}  {done}\n    {' '.join(group.command)}")
+        print(f"{group.name}  {text}  {done}\n    {' '.join(training.command)}")
     pace = f"{duration(tasks * sum(known) / len(known))} at the pace of earlier ones" if known else "not timed yet"
-    training = f"training {duration(total / args.jobs)} with --jobs {args.jobs}"
-    print(f"{len(plan.groups)} groups, {tasks} cells to do; {training}; evaluation {pace}")
+    print(
+        f"{len(plan.groups)} groups, {tasks} cells to do; training {duration(total / args.jobs)} with --jobs "
+        f"{args.jobs}; evaluation {pace}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import models
 from data import DATASETS, toy
 from experiments.run import RunConfig
-from experiments.tables import FULL_EPOCHS, TABLES, Cell, Row, Table
+from experiments.tables import FULL_EPOCHS, TABLES, Cell, Flags, Row, Table
 from utils.errors import UserError
 
 DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
@@ -34,19 +34,24 @@ class Task:
 
 
 @dataclass
+class Training:
+    """A training: its ``configuration``, the hash of it, and train.py with its flags, likewise."""
+
+    run: RunConfig
+    config: dict
+    key: str
+    command: list[str]
+
+
+@dataclass
 class Group:
     """A training, or none, and the tasks that need it: what one process can do independently of the other groups.
 
-    Attributes:
-        name: of the checkpoint, with the hash of ``config``; without a training the key of the task.
-        run, config: the training and its ``configuration``; None where nothing is trained.
-        command: train.py and its flags, likewise.
+    ``name`` is that of the checkpoint or, without a training, the key of the task.
     """
 
     name: str
-    run: RunConfig | None = None
-    config: dict | None = None
-    command: list[str] = field(default_factory=list)
+    training: Training | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
 
 
@@ -62,13 +67,13 @@ class Plan:
         return [name for name, rows in self.rows.items() if any(group is pair[0] for row in rows for pair in row[1])]
 
 
-def as_flags(values: dict[str, object]) -> dict[str, object]:
+def as_flags(values: Flags) -> Flags:
     """``{"linear_layers": 4, "vae": False}`` as ``{"--linear-layers": 4}``: None and False are left out."""
     given = {key: value for key, value in values.items() if value is not None and value is not False}
     return {f"--{key.replace('_', '-')}": value for key, value in given.items()}
 
 
-def as_words(values: dict[str, object]) -> list[str]:
+def as_words(values: Flags) -> list[str]:
     """``{"linear_layers": 4, "vae": True}`` as ``["--linear-layers", "4", "--vae"]``."""
     words: list[str] = []
     for flag, value in as_flags(values).items():
@@ -88,14 +93,8 @@ def configuration(run: RunConfig, epochs: int) -> dict:
     that of checkpoint format 1, so that cells made with it keep their keys.
     """
     sizes = {"architecture": run.architecture, "channels": run.channels, "latent_dim": run.latent_dim}
-    images = {
-        "name": run.dataset,
-        "image_size": run.image_size,
-        "channels": run.channels,
-        "files": run.data_fingerprint,
-    }
-    images |= {"skip_corrupt": run.skip_corrupt, "white": run.white}
-    images |= {"train_size": run.train_size, "valid_size": run.valid_size}
+    same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
+    images = {"name": run.dataset, "files": run.data_fingerprint} | {key: getattr(run, key) for key in same_name}
     images |= {"path": run.data_path} if run.dataset == "folder" else {}
     return {
         "model": {"name": run.model, "config": sizes | run.options},
@@ -105,7 +104,7 @@ def configuration(run: RunConfig, epochs: int) -> dict:
     }
 
 
-def run_of(flags: dict[str, object]) -> RunConfig:
+def run_of(flags: Flags) -> RunConfig:
     """The training that train.py does with these flags, given by destination."""
     values = {each.name: None if each.default is MISSING else each.default for each in fields(RunConfig)}
     values |= {key: None for name in models.MODELS for key in models.options(name)}
@@ -133,8 +132,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
                 training = plan_training(args, table, row, seed)
                 for cell in row.cells:
                     task = plan_task(args, dataset_of(args, table), training, cell, seed)
-                    group = training or Group(task.key)
-                    group = plan.groups.setdefault(group.name, group)
+                    own = f"{training.run.model}-{training.key}" if training else task.key
+                    group = plan.groups.setdefault(own, Group(own, training))
                     pairs.append((group, group.tasks.setdefault(task.key, task)))
             plan.rows[name].append((row, pairs))
     return plan
@@ -145,12 +144,12 @@ def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
     return table.dataset and (args.dataset or table.dataset)
 
 
-def features_of(args: argparse.Namespace, dataset: str) -> str:
+def features_of(args: argparse.Namespace, dataset: str | None) -> str:
     """The features of FID and KID: ``--features``, else those of a classifier where the data set has labels."""
-    return args.features or ("classifier" if DATASETS[dataset].labels else "inception")
+    return args.features or ("classifier" if dataset and DATASETS[dataset].labels else "inception")
 
 
-def data_flags(args: argparse.Namespace, dataset: str | None) -> dict[str, object]:
+def data_flags(args: argparse.Namespace, dataset: str | None) -> Flags:
     return {} if dataset is None else {"dataset": dataset} | {key: getattr(args, key) for key in DATA_FLAGS}
 
 
@@ -168,19 +167,19 @@ def unsuitable(table: Table, dataset: str | None) -> str:
     return ""
 
 
-def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -> Group | None:
+def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -> Training | None:
     """The training of a row, its configuration complete with every default; None where nothing is trained before."""
-    if row.train is None:
-        return None
     dataset = dataset_of(args, table)
+    if row.train is None or dataset is None:
+        return None
     flags = data_flags(args, dataset) | row.train | (table.published_train if dataset == table.dataset else {})
     flags |= {"batch_size": args.batch_size, "seed": seed, "precision": args.precision, "epochs": args.epochs}
     run = run_of(flags)
     config = configuration(run, args.epochs)
-    return Group(f"{run.model}-{hash_of(config)}", run, config, ["train.py", *as_words(flags | {"gpu": args.gpu})])
+    return Training(run, config, hash_of(config), ["train.py", *as_words(flags | {"gpu": args.gpu})])
 
 
-def plan_task(args: argparse.Namespace, dataset: str | None, training: Group | None, cell: Cell, seed: int) -> Task:
+def plan_task(args: argparse.Namespace, dataset: str | None, training: Training | None, cell: Cell, seed: int) -> Task:
     """The evaluation of a cell: ``flags`` change its numbers, ``places`` and the device do not."""
     flags, features = cell.flags | {"seed": seed}, ""
     places = data_flags(args, dataset) | {"gpu": args.gpu}

@@ -52,10 +52,11 @@ def claims(result: Result) -> list[str]:
         if not result.shows(name):
             continue
         metric = result.metric(name)
-        title, means = column_of(metric).title, [line.mean(metric) for line in result.lines]
-        if None in means:
+        title = column_of(metric).title
+        if not all(line.values(metric) for line in result.lines):
             sentences.append(f"{title}: not every row has a number, so the published order cannot be checked.")
             continue
+        means = [line.mean(metric) for line in result.lines]
         steps = [b - a for a, b in pairwise(means)]
         holds = {
             "inside": 0 < means.index(min(means)) < len(means) - 1,

@@ -37,8 +37,8 @@ class Line:
         """A value for each seed that gave one."""
         return [cell["metrics"][metric] for cell in self.cells if metric in cell["metrics"]]
 
-    def mean(self, metric: str) -> float | None:
-        return statistics.fmean(self.values(metric)) if self.values(metric) else None
+    def mean(self, metric: str) -> float:
+        return statistics.fmean(self.values(metric))
 
     def std(self, metric: str) -> float:
         """Of the sample, n − 1; 0 for one seed."""
@@ -63,8 +63,7 @@ class Result:
 
     def metric(self, column: str) -> str:
         """``fid_mvg`` as the features name it: ``fid_cls_mvg``."""
-        distance = column.startswith(("fid_", "kid_")) and self.suffix
-        return column[:3] + self.suffix + column[3:] if distance else column
+        return column[:3] + (self.suffix or "") + column[3:] if column.startswith(("fid_", "kid_")) else column
 
     def shows(self, column: str) -> bool:
         """Whether a column was asked for: with ``--features none`` FID and KID were not."""

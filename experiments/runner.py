@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from experiments import run
-from experiments.plan import Group, Plan, Task, configuration, hash_of
+from experiments.plan import Group, Plan, Task, Training, configuration, hash_of
 from experiments.results import read_cell
 from utils import checkpoint, files
 from utils.errors import UserError
@@ -32,7 +32,7 @@ class Failed(Exception):
 
 
 @cache
-def machine(gpu: bool) -> dict[str, object]:
+def machine(gpu: bool) -> dict[str, str]:
     """Device, versions and commit that a result made here names."""
     cuda = gpu and torch.cuda.is_available()
     name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
@@ -62,19 +62,16 @@ def trained_before(folder: Path, datasets: set[str]) -> dict[tuple[str, str], st
 
 
 class Runner:
-    """Runs groups, ``--jobs`` of them at a time.
-
-    Attributes:
-        failures: messages by task key or, where the training failed, by the name of the group.
-    """
+    """Runs groups, ``--jobs`` of them at a time; ``failures``: messages by task key or, of a training, group name."""
 
     def __init__(self, plan: Plan, args: argparse.Namespace):
         self.args = args
         self.folder = Path(args.save_path) / "reproduce"
         self.threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // args.jobs)))
         self.children: set[subprocess.Popen] = set()
-        self.stopping, self.failures = threading.Event(), {}
-        datasets = {group.run.dataset for group in plan.groups.values() if group.run}
+        self.stopping = threading.Event()
+        self.failures: dict[str, str] = {}
+        datasets = {group.training.run.dataset for group in plan.groups.values() if group.training}
         self.trained = trained_before(Path(args.checkpoint), datasets)
 
     def result(self, task: Task) -> dict | None:
@@ -84,16 +81,16 @@ class Runner:
     def missing(self, group: Group) -> list[Task]:
         return [task for task in group.tasks.values() if self.result(task) is None]
 
-    def earlier(self, group: Group) -> str | None:
-        """The name of a finished checkpoint with the configuration of the group that was there at the start."""
-        return group.run and self.trained.get((group.run.dataset, hash_of(group.config)))
+    def checkpoint_of(self, group: Group, training: Training) -> tuple[Path, bool]:
+        """The group's checkpoint, or an equal one that was finished when this process began, and whether it is that."""
+        earlier = self.trained.get((training.run.dataset, training.key))
+        path = checkpoint.path_of(self.args.checkpoint, training.run.dataset, earlier or group.name)
+        return path, earlier is not None
 
-    def finished_epochs(self, group: Group) -> int:
-        """Epochs of the group's training that a checkpoint holds."""
-        if self.earlier(group):
-            return group.run.epochs
+    def finished_epochs(self, group: Group, training: Training) -> int:
+        """Epochs of the training that a checkpoint holds."""
         try:
-            return run.read(checkpoint.path_of(self.args.checkpoint, group.run.dataset, group.name)).epoch
+            return run.read(self.checkpoint_of(group, training)[0]).epoch
         except UserError:
             return 0
 
@@ -124,8 +121,8 @@ class Runner:
             # The scripts inherit the lock: if this process is killed and they live on, the next call waits for them.
             with files.locked(self.folder / "locks" / group.name, self.check_stopping) as lock:
                 tasks = self.missing(group)
-                if tasks and group.run and not self.earlier(group):
-                    self.train(group, lock)
+                if tasks and group.training:
+                    self.train(group, group.training, lock)
                 for task in tasks:
                     try:
                         self.evaluate(group, task, lock)
@@ -140,17 +137,18 @@ class Runner:
         if self.stopping.is_set():
             raise Failed("interrupted")
 
-    def train(self, group: Group, lock: int) -> None:
-        command = [*group.command, "--model-name", group.name, "--checkpoint", self.args.checkpoint]
-        path = checkpoint.path_of(self.args.checkpoint, group.run.dataset, group.name)
-        self.call([*command, "--resume"] if path.exists() else command, group.name, lock)
+    def train(self, group: Group, training: Training, lock: int) -> None:
+        path, finished = self.checkpoint_of(group, training)
+        if not finished:
+            command = [*training.command, "--model-name", path.name, "--checkpoint", self.args.checkpoint]
+            self.call([*command, "--resume"] if path.exists() else command, group.name, lock)
 
     def evaluate(self, group: Group, task: Task, lock: int) -> None:
         """Call the script of a task and keep its metrics with everything that tells where they come from."""
         work = self.folder / "work" / task.key
         command = [*task.command, "--save-path", str(work)]
-        if group.run:
-            command += ["--model-name", self.earlier(group) or group.name]
+        if group.training:
+            command += ["--model-name", self.checkpoint_of(group, group.training)[0].name]
         if task.command[0] in OF_CHECKPOINTS:
             command += ["--checkpoint", self.args.checkpoint]
         started = time.monotonic()
@@ -162,7 +160,7 @@ class Runner:
         if task.features not in ("", "none") and task.features not in row["features"]:
             raise Failed(f"no {task.features} features; give --inception-weights FILE or --features classifier")
         result = {"config": task.config, "command": command, "seconds": time.monotonic() - started}
-        result["training_command"] = group.command
+        result["training_command"] = group.training.command if group.training else []
         result["metrics"] = {
             task.rename.get(key, key): value
             for key, value in row.items()
@@ -171,7 +169,7 @@ class Runner:
         result["provenance"] = machine(self.args.gpu) | {
             "seed": task.config["flags"]["--seed"],
             "threads": self.threads,
-            "precision": group.run.precision if group.run else "fp32",
+            "precision": group.training.run.precision if group.training else "fp32",
             "date": time.strftime("%Y-%m-%d"),
         }
         files.write_json(self.folder / "cells" / f"{task.key}.json", result)

@@ -36,7 +36,8 @@ def draw_rows(axis: "Axes", result: Result) -> None:
     for line in result.lines:
         known = [(place, line.mean(name), line.std(name)) for place, name in places if line.values(name)]
         if known:
-            axis.errorbar(*zip(*known, strict=True), marker="o", capsize=3, label=line.row.label)
+            x, y, error = zip(*known, strict=True)
+            axis.errorbar(x, y, error, marker="o", capsize=3, label=line.row.label)
     axis.set(xscale="log", xlabel=result.table.axis)
     if axis.lines:
         axis.legend(fontsize=8)
@@ -59,8 +60,9 @@ def draw_series(axis: "Axes", result: Result, name: str) -> None:
         own = [(line.row.x, line.mean(metric), line.std(metric)) for line, _ in numbers
                if line.row.series == series and line.values(metric)]  # fmt: skip
         if own:
+            x, y, error = zip(*own, strict=True)
             label = f"{series} {result.budget['epochs']} epochs".strip()
-            axis.errorbar(*zip(*own, strict=True), marker="o", capsize=3, label=label)
+            axis.errorbar(x, y, error, marker="o", capsize=3, label=label)
         known = [(line.row.x, value) for line, value in numbers if line.row.series == series and value is not None]
         if known:
             word = "published (Inception)" if name.startswith("fid") else "published"

@@ -1,16 +1,16 @@
 """The published tables as data: which models they compare, which numbers they show, and what was published.
 
-``plan.py`` turns them into trainings and evaluations, ``report.py`` into Markdown, figures and a page.
 Flags are written by destination: ``linear_layers`` is ``--linear-layers`` on the command line.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import models
 from experiments.presets import PRESETS
 
+Flags = dict[str, Any]
 FULL_EPOCHS = 100  # of train.py at the full budget; --epochs E scales every other number of epochs by E / 100
-PRESET_FLAGS = ("model", "h", "lambda1", "lambda2", "noise_width")
 LABELS = (10, 100, 1000, 10_000)  # of the classification table
 
 
@@ -19,7 +19,7 @@ class Cell:
     """One call of a script, and the metrics it gives to its row."""
 
     script: str = "evaluate.py"
-    flags: dict[str, object] = field(default_factory=dict)  # except those of files, data and seed
+    flags: Flags = field(default_factory=dict)  # except those of files, data and seed
     epochs: int | None = None  # its own --epochs at the full budget, where the budget scales them
     min_epochs: int = 1  # how far down they are scaled
     rename: dict[str, str] = field(default_factory=dict)  # metric of the script -> name of the table's column
@@ -30,7 +30,7 @@ class Row:
     """A row of a table; its curve and position in the figure: without ``x`` the figure has bars."""
 
     label: str
-    train: dict[str, object] | None  # flags of train.py; None where nothing is trained before the cells
+    train: Flags | None  # flags of train.py; None where nothing is trained before the cells
     cells: tuple[Cell, ...] = (Cell(),)
     series: str = ""
     x: float | None = None
@@ -49,18 +49,19 @@ class Table:
     published: dict[str, tuple[float | None, ...]] = field(default_factory=dict)  # column -> a number for each row
     # ("falls" or "rises", metric) from row to row; ("inside", metric): the smallest is neither first nor last
     claims: tuple[tuple[str, str], ...] = ()
-    published_train: dict[str, object] = field(default_factory=dict)  # flags that only its own data set takes
+    published_train: Flags = field(default_factory=dict)  # flags that only its own data set takes
     positions: tuple[float, ...] = ()  # of the figure's columns on the axis, where a row is a curve through them
 
 
-def irmae(layers: int, **flags: object) -> dict[str, object]:
+def irmae(layers: int, **flags: object) -> Flags:
     """Flags of IRMAE with l layers; of the plain autoencoder for 0."""
     return ({"model": "irmae", "linear_layers": layers} if layers else {"model": "ae"}) | flags
 
 
-def from_preset(name: str) -> dict[str, object]:
+def from_preset(name: str) -> Flags:
     """The model and its weights of a preset of train.py; networks, rate and budget are the table's."""
-    return {key: value for key, value in PRESETS[name].flags.items() if key in PRESET_FLAGS}
+    own = ("model", "h", "lambda1", "lambda2", "noise_width")
+    return {key: value for key, value in PRESETS[name].flags.items() if key in own}
 
 
 IMAGES = ("mse", "ssim", "fid_mvg", "fid_gmm", "fid_reconstruction", "rank")
@@ -84,15 +85,14 @@ TABULAR = ("thyroid", "kddcup", "kddcup-rev", "arrhythmia")
 # Few dimensions: there the metric of an autoencoder is uneven enough to see, and a budget of minutes shows it. λ1 keeps
 # all twelve (the least carries a variance of 0.0012), λ2 w² gives the steps the length that a fresh network has. β-VAE,
 # the baseline, has the same two weights. How they were chosen: docs/isometry.md.
-SMALL_CODE = {"arch": "mlp", "latent_dim": 12, "lr": 1e-3}
-DISTORTIONS = {"lambda1": 4e3, "lambda2": 1e3}
-AE, VAE, WAE = irmae(0), {"model": "vae"}, {"model": "wae-mmd"}
-RADOGAGA = {"model": "radogaga", "noise_width": 1.1} | DISTORTIONS
-ISOMETRIC = {"AE": AE, "IRMAE, l = 8": irmae(8), "VAE": VAE, "WAE-MMD": WAE}
-ISOMETRIC |= {"beta-VAE": {"model": "beta-vae"} | DISTORTIONS, "RaDOGAGA": RADOGAGA}
-PUBLISHED_ISOMETRIC = {"RaDOGAGA": from_preset("radogaga-celeba"), "beta-VAE": from_preset("beta-vae-celeba")}
-PUBLISHED_ISOMETRIC |= {"VAE": VAE, "AE": AE}
-BASELINES = {"IRMAE, l = 4": irmae(4), "RAE": {"model": "rae"}, "WAE": WAE, "AE": AE}
+SMALL_CODE: Flags = {"arch": "mlp", "latent_dim": 12, "lr": 1e-3}
+DISTORTIONS: Flags = {"lambda1": 4e3, "lambda2": 1e3}
+AE, VAE, WAE = ({"model": name} for name in ("ae", "vae", "wae-mmd"))
+COMPARED: dict[str, Flags] = {"AE": AE, "IRMAE, l = 8": irmae(8), "VAE": VAE, "WAE-MMD": WAE}
+COMPARED["beta-VAE"] = DISTORTIONS | {"model": "beta-vae"}
+COMPARED["RaDOGAGA"] = DISTORTIONS | {"model": "radogaga", "noise_width": 1.1}
+CELEBA = {"RaDOGAGA": from_preset("radogaga-celeba"), "beta-VAE": from_preset("beta-vae-celeba"), "VAE": VAE, "AE": AE}
+BASELINES: dict[str, Flags] = {"IRMAE, l = 4": irmae(4), "RAE": {"model": "rae"}, "WAE": WAE, "AE": AE}
 PAIRS = (Cell("isometry.py", {"pairs": 10_000}),)
 LAYERS, FACTORS = (0, 2, 4, 8, 12), (1, 2, 4)
 ISOMETRY = ("isometry", "isometry_ssim", "metric_variation", "mse")
@@ -143,9 +143,7 @@ TABLES = {
         "Accuracy of a classifier of the codes against the number of labels (IRMAE, section 4.4)",
         "mnist",
         (
-            Row("AE", AE, CLASSIFIED),
-            Row("VAE", VAE, CLASSIFIED),
-            Row("IRMAE, l = 8", irmae(8), CLASSIFIED),
+            *(Row(label, COMPARED[label], CLASSIFIED) for label in ("AE", "VAE", "IRMAE, l = 8")),
             Row("supervised", None, SUPERVISED),
         ),
         tuple(f"accuracy_{size}" for size in LABELS),
@@ -156,14 +154,14 @@ TABLES = {
     "isometry": Table(
         "Inner products in latent and data space (RaDOGAGA, section 5.1)",
         "mnist",
-        tuple(Row(label, flags | SMALL_CODE, PAIRS) for label, flags in ISOMETRIC.items()),
+        tuple(Row(label, flags | SMALL_CODE, PAIRS) for label, flags in COMPARED.items()),
         ISOMETRY,
         ("isometry", "metric_variation"),
     ),
     "isometry-celeba": Table(
         "Inner products in latent and data space (RaDOGAGA, section 5.1, networks and λ as published)",
         "celeba",
-        tuple(Row(label, flags, (Cell("isometry.py"),)) for label, flags in PUBLISHED_ISOMETRIC.items()),
+        tuple(Row(label, flags, (Cell("isometry.py"),)) for label, flags in CELEBA.items()),
         ISOMETRY,
         ("isometry", "metric_variation"),
         published_train={"arch": "gdn", "latent_dim": 256},

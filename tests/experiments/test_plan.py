@@ -34,7 +34,7 @@ def test_every_table_can_be_planned_and_shares_its_trainings():
     classified = {row.label: pairs for row, pairs in plan.rows["classification"]}
     assert classified["IRMAE, l = 8"][0][0] is by_label["l = 8"][0][0]
     assert plan.tables_of(by_label["l = 8"][0][0]) == ["depth", "variance", "classification", "models"]
-    assert not any(group.command for group, _ in classified["supervised"])
+    assert not any(group.training for group, _ in classified["supervised"])
     keys = [task.key for group in plan.groups.values() for task in group.tasks.values()]
     assert len(set(keys)) == len(keys)
 
@@ -43,7 +43,7 @@ def test_every_table_can_be_planned_and_shares_its_trainings():
 def test_the_command_trains_what_the_plan_says(table):
     plan = planned(table, "--epochs", 7, "--seed", 3, "--batch-size", 64, "--precision", "bf16")
     for group in plan.groups.values():
-        assert RunConfig.from_args(train_flags.parse(group.command[1:])) == group.run
+        assert RunConfig.from_args(train_flags.parse(group.training.command[1:])) == group.training.run
 
 
 def test_cells_and_checkpoints_of_earlier_versions_keep_their_keys():
@@ -68,8 +68,8 @@ def test_keys_follow_the_configuration():
 
 def test_neither_the_place_of_the_data_nor_eager_execution_is_part_of_a_key():
     (group, *_) = planned("depth", "--epochs", 5).groups.values()
-    elsewhere = dataclasses.replace(group.run, data_path="/elsewhere", eager=True)
-    assert configuration(elsewhere, 5) == group.config
+    elsewhere = dataclasses.replace(group.training.run, data_path="/elsewhere", eager=True)
+    assert configuration(elsewhere, 5) == group.training.config
 
 
 def test_a_folder_is_known_by_its_place_and_its_files(tmp_path):
@@ -83,7 +83,7 @@ def test_a_folder_is_known_by_its_place_and_its_files(tmp_path):
         assert not before & keys_of(*change), change
     args = reproduce.make_parser().parse_args([*map(str, base)])
     assert keys_of(*reproduce.command_line(args, ["classification"], reproduce.PLACES - {"data_path"})) == before
-    trained = {name for name, group in planned(*base).groups.items() if group.run}
+    trained = {name for name, group in planned(*base).groups.items() if group.training}
     Image.new("L", (20, 20)).save(tmp_path / "a" / "train" / "2.png")
     assert trained and not trained & planned(*base).groups.keys()
 
