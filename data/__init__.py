@@ -19,12 +19,11 @@ class DatasetInfo:
         load: a split of it: ``load(split, path, options)``; raises UserError where nothing usable is at the path.
         image_size: height and width unless the user asks for another, pixels.
         channels: the numbers of channels that can be asked for, the default first.
-        train_size: number of training images; None where the files decide.
-        labels: whether it has labels; None where the files decide.
+        train_size, labels: number of training images, whether they have labels; None if that depends on the files.
         other_sizes: the image sizes that can be asked for beside ``image_size``.
         network: its own convolutional network (``models.networks``) and n; None for those of its image size.
-        on_disk: whether it is read from ``--data-path``; otherwise it is made here.
-        fingerprint: of the files at a path; None where the name says which files they are.
+        on_disk: whether it is read from ``--data-path``; otherwise it is generated.
+        fingerprint: of the files at a path; None where the data set is always the same.
     """
 
     title: str
@@ -47,7 +46,7 @@ DATASETS = {
     "celeba": DatasetInfo("aligned faces, 162,770, 19,867 and 19,962", celeba.load, 64, (3,), 162_770, False),
     "shape": DatasetInfo("circles and squares of seven factors, rendered on the fly", shapes.load, 32, (3,), 50_000,
                          True, network=("shape", 32), on_disk=False),
-    "digits": DatasetInfo("scikit-learn's 1,797 digits, no file", digits.load, 32, (1,), 1_437, True, on_disk=False),
+    "digits": DatasetInfo("1,797 handwritten digits, no download", digits.load, 32, (1,), 1_437, True, on_disk=False),
     "folder": DatasetInfo("any directory of images", folder.load, 64, (3, 1), None, None,
                           other_sizes=range(32, 257), fingerprint=folder.fingerprint),
 }  # fmt: skip
@@ -75,13 +74,8 @@ def describe(name: str, image_size: int | None = None, channels: int | None = No
     if channels not in info.channels:
         raise UserError(f"--channels {channels}: --dataset {name} has {' or '.join(map(str, info.channels))}")
     architecture, latent_dim = info.network or NETWORKS.get(image_size, (f"conv-{image_size}", 512))
-    return {
-        "name": name,
-        "image_size": image_size,
-        "channels": channels,
-        "architecture": architecture,
-        "latent_dim": latent_dim,
-    }
+    sizes = {"image_size": image_size, "channels": channels, "latent_dim": latent_dim}
+    return {"name": name, "architecture": architecture, **sizes}
 
 
 def fingerprint(name: str, path: str | Path) -> str | None:
@@ -91,7 +85,7 @@ def fingerprint(name: str, path: str | Path) -> str | None:
 
 
 def recorded_path(name: str, recorded: str | None, source: Path) -> str | None:
-    """Where the checkpoint ``source`` had its data; None, and a line that says so, where that is gone."""
+    """Where the checkpoint ``source`` had its data; None, with a printed line, where that folder no longer exists."""
     if recorded is None or Path(recorded).is_dir():
         return recorded
     if DATASETS[name].on_disk:

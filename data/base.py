@@ -18,12 +18,11 @@ class LoadOptions:
     """What a user can ask of a data set; each loads with what applies to it.
 
     Attributes:
-        size: number of images, where they are generated.
+        size: number of images, where they are generated; None for the default.
         image_size: height and width, pixels.
         channels: 1 (grey) or 3 (RGB).
-        skip_corrupt: leave out the files that cannot be decoded, instead of stopping.
-        white: the value of white in images deeper than 8 bits; None: 65535 in those of 16 bits, otherwise found from
-            the largest value in the folder.
+        skip_corrupt: leave out files that cannot be decoded, instead of stopping.
+        white: value of white in images of more than 8 bits per channel; None for what ``data.decoding`` finds.
     """
 
     size: int | None
@@ -65,7 +64,7 @@ class Dataset:
         return torch.randperm(len(self), generator=generator)
 
     def first(self, size: int) -> "Dataset":
-        """The first ``size`` images as a data set of their own (no copy)."""
+        """The first ``size`` images as a data set (no copy)."""
         part = copy.copy(self)
         part.store, part.labels = self.store[:size], None if self.labels is None else self.labels[:size]
         return part

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from utils.errors import UserError
 from utils.files import fingerprint, replacing
 
 CACHE_VERSION = 3  # raise it when the meaning of a cached pixel changes
-WHITES = (1.0, 255.0, 65535.0)  # values of white in images that do not say theirs
-OVERSHOOT = 1.1  # the largest value over white, after resampling; cut off
-TIFF = (".tif", ".tiff")  # the format of images that do not say theirs
+WHITES = (1.0, 255.0, 65535.0)  # candidates where the format does not define the value of white
+OVERSHOOT = 1.1  # largest accepted value / white: resampling overshoots; clipped
+TIFF = (".tif", ".tiff")  # the format that does not define it
 
 
 def white_of(image: Image.Image) -> float | None:
-    """The value of white in an image as it was opened; None in floats and 32-bit integers, which do not say it."""
+    """The value of white that an opened image's format defines; None for floats and 32-bit integers."""
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         return None
     return 65535.0 if image.mode.startswith("I") else 255.0
@@ -32,11 +33,11 @@ def to_mode(image: Image.Image, channels: int, white: float | None = None, found
     """Upright and in 1 (grey) or 3 (RGB) channels, whatever the file's mode; transparency is laid on white.
 
     Args:
-        white: the value of white in images of more than 8 bits, whatever they say; what is above is cut off.
-        found: that of images that do not say it, see ``common_white``.
+        white: value of white in images of more than 8 bits per channel; larger values are clipped. None: the format's.
+        found: the same where the format defines none, see ``common_white``.
 
     Raises:
-        ValueError: values below zero, far above the white that was found, or not numbers.
+        ValueError: values below zero, not finite, or too large for any white.
     """
     own_white = white_of(image)
     image = ImageOps.exif_transpose(image)
@@ -47,7 +48,7 @@ def to_mode(image: Image.Image, channels: int, white: float | None = None, found
         if not np.isfinite(values).all() or least < 0:
             raise ValueError(f"values from {least:g} to {largest:g}, expected none below 0")
         if scale is None or (white is None and largest > OVERSHOOT * scale):
-            raise ValueError(f"values up to {largest:g}, expected white to be 1, 255 or 65535: give it with --white")
+            raise ValueError(f"values up to {largest:g}, expected white to be 1, 255 or 65535: set it with --white")
         image = Image.fromarray(np.uint8(np.clip(values / scale, 0, 1) * 255 + 0.5))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -57,16 +58,16 @@ def to_mode(image: Image.Image, channels: int, white: float | None = None, found
 
 
 def common_white(files: Sequence[Path], root: Path) -> float | None:
-    """White of those TIFF files that do not say it: the least of 1, 255 and 65535 that their largest value allows.
+    """White of TIFF files of floats or 32-bit integers: the least of 1, 255 and 65535 that their largest value allows.
 
-    Prints which. None without such images.
+    Printed. None without such files.
     """
 
     def largest(file: Path) -> float | None:
         try:
             with open_image(file) as image:
                 return float(np.asarray(image).max()) if white_of(image) is None else None
-        except Exception:  # damaged: named when it is decoded
+        except Exception:  # damaged: reported when it is decoded
             return None
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -74,10 +75,8 @@ def common_white(files: Sequence[Path], root: Path) -> float | None:
     if not values:
         return None
     white = next(white for white in WHITES if max(values) <= OVERSHOOT * white)
-    print(
-        f"{root}: white is {white:g} in the {len(values)} images of floats or 32-bit integers, whose largest value is "
-        f"{max(values):g} (--white W sets another)"
-    )
+    kind = f"{len(values)} images of floats or 32-bit integers (largest value {max(values):g})"
+    print(f"{root}: white is {white:g} in {kind}; --white sets another")
     return white
 
 
@@ -148,15 +147,10 @@ def decode_all(
     kept_file = cache.with_suffix(".kept.npy")
     if not (cache.is_file() and kept_file.is_file()):
         found = common_white(tiffs, root) if tiffs and options.white is None else None
-
-        def work(file: Path) -> np.ndarray | Exception:
-            try:
-                return decode(file, options, crop, found)
-            except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
-                return error
-
         with replacing(cache) as pixels, replacing(kept_file) as indices:
-            np.save(indices, np.array(_write(pixels, files, options, work, title)))
+            np.save(
+                indices, np.array(_decode_into(pixels, files, options, partial(decode, crop=crop, found=found), title))
+            )
     kept = np.load(kept_file).tolist()
     if len(kept) < len(files):
         print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
@@ -164,23 +158,30 @@ def decode_all(
     return torch.from_numpy(np.load(cache, mmap_mode="c")), kept
 
 
-def _write(target: Path, files: Sequence[Path], options: LoadOptions, work: Callable, title: str) -> list[int]:
-    """Write what ``work`` makes of each file into an .npy file of the good images only; their indices."""
+def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, decode: Callable, title: str) -> list[int]:
+    """Decode into an .npy file at ``target``, which then holds only the good images; their indices."""
     shape = (options.channels, options.image_size, options.image_size)
     pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(files), *shape))
-    kept: list[int] = []
+
+    def work(index: int) -> Exception | None:
+        try:
+            pixels[index] = decode(files[index], options)
+        except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
+            return error
+        return None
+
+    kept = []
     # Threads: Pillow releases the interpreter's lock while it decodes and resizes.
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     try:
-        for index, image in enumerate(tqdm(pool.map(work, files), title, len(files), disable=None)):
-            if not isinstance(image, Exception):
-                pixels[len(kept)] = image
+        for index, error in enumerate(tqdm(pool.map(work, range(len(files))), title, len(files), disable=None)):
+            if error is None:
                 kept.append(index)
             elif options.skip_corrupt:
-                tqdm.write(f"skipped {files[index]}: {image}")
+                tqdm.write(f"skipped {files[index]}: {error}")
             else:
                 raise UserError(
-                    f"{files[index]}: cannot be decoded ({image}): remove it, or go on without it with --skip-corrupt"
+                    f"{files[index]}: cannot be decoded ({error}): remove it, or go on without it with --skip-corrupt"
                 )
     finally:
         pool.shutdown(cancel_futures=True)
@@ -190,6 +191,7 @@ def _write(target: Path, files: Sequence[Path], options: LoadOptions, work: Call
     if len(kept) < len(files):  # a file of the good images only, never all of them in memory
         with replacing(target) as smaller:
             good = np.lib.format.open_memmap(smaller, "w+", np.uint8, (len(kept), *shape))
-            good[:] = pixels[: len(kept)]
+            for new, old in enumerate(kept):
+                good[new] = pixels[old]
             good.flush()
     return kept

@@ -44,15 +44,10 @@ def read_idx(path: Path) -> np.ndarray:
             f"{path}: not an IDX file of bytes (it begins with {content[:4].hex() or 'nothing'}): replace it"
         )
     header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise UserError(f"{path}: truncated IDX file: the header alone has {header} bytes, found {len(content)}")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    expected = header + math.prod(shape)
-    if len(content) != expected:
-        raise UserError(
-            f"{path}: truncated or damaged IDX file: expected {expected} bytes for {shape}, found {len(content)}; "
-            "download it again"
-        )
+    shape = struct.unpack(f">{content[3]}I", content[4:header]) if len(content) >= header else None
+    if shape is None or len(content) != header + math.prod(shape):
+        expected = f"shape {shape}" if shape else "a header of more"
+        raise UserError(f"{path}: truncated IDX file: found {len(content)} bytes for {expected}: download it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

@@ -84,7 +84,7 @@ def test_one_white_for_a_folder_of_floats(tmp_path, capsys, peaks, white):
     found = sorted(int(image.max()) for part in parts for image in part.store)
     expected = [min(255, round(255 * peak / white)) for peak in peaks]
     assert found == sorted(expected * (12 // len(peaks)))
-    assert capsys.readouterr().out.count(f"white is {white} in the 12 images") == 1
+    assert capsys.readouterr().out.count(f"white is {white} in 12 images") == 1
 
 
 def test_given_splits_have_the_same_white(tmp_path):
