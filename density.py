@@ -12,7 +12,7 @@ import numpy as np
 
 from data import toy
 from experiments import seeded_runs
-from utils import cli, devices, files, plots
+from utils import cli, devices, files
 from utils.errors import UserError
 
 MODES = 3  # of the toy data's mixture
@@ -120,6 +120,8 @@ def load_points(args: argparse.Namespace) -> toy.Toy:
 
 
 def main() -> None:
+    from utils import plots  # slow to import: not for --help
+
     args = parse_arguments()
     points = load_points(args)
     print(f"{len(points.density):,} points in {points.vectors.shape[1]} dimensions ({points.source})", flush=True)

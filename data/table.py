@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 from torch import Tensor
 
 from data.base import Dataset
@@ -90,9 +89,9 @@ def require_usable(table: Table, source: str, drop_constant: bool, constant_allo
     """The table, if something can be learned from it. Raises UserError if not; see ``load``."""
     anomalies = int(table.anomaly.sum())
     if anomalies in (0, len(table)):
-        kind = "anomaly ratio 0: no row is" if anomalies == 0 else "anomaly ratio 1: every row is"
+        found = "0: no row" if anomalies == 0 else "1: every row"
         raise UserError(
-            f"{source}: {kind} labelled as an anomaly, but a threshold and F1 need both kinds; check the labels"
+            f"{source}: anomaly ratio {found} is labelled as an anomaly, but F1 needs both kinds; check the labels"
         )
     if constant_allowed:
         return table
@@ -139,6 +138,8 @@ class Scaler:
     """
 
     def __init__(self, table: Table):
+        from sklearn.preprocessing import MinMaxScaler, OneHotEncoder  # slow to import: not for --help
+
         numbers = table.numbers.to_numpy()
         self.minmax = MinMaxScaler().fit(numbers) if numbers.shape[1] else None
         self.onehot = OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32).fit(table.words)

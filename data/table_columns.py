@@ -22,7 +22,7 @@ LABEL_NAMES = {
     "fraud",
 }
 INDEX_NAMES = {"index", "id", "row", "rowid", "rowname", "rownames"}
-NAMELESS = "Unnamed: "  # what pandas calls a column without a name, followed by its position
+NAMELESS = "Unnamed: "  # pandas calls a column without a name so, and adds its position
 MIN_ROWS = 10  # from which on a column's values say that it holds row numbers, or repeats the label
 
 
@@ -45,7 +45,7 @@ def letters(name: str) -> str:
 
 def is_label_name(name: str) -> bool:
     """Whether a column of that name holds labels: "Label", "is_anomaly", "ground truth" ..."""
-    return letters(name) in LABEL_NAMES or letters(name).removeprefix("is") in LABEL_NAMES
+    return letters(name).removeprefix("is") in LABEL_NAMES
 
 
 def is_header(rows: Sequence[list[str]]) -> bool:
@@ -70,24 +70,12 @@ def is_header(rows: Sequence[list[str]]) -> bool:
     return False
 
 
-def unique_names(cells: Sequence[str]) -> list[str]:
-    """Names for the cells of a header, each once and none empty, as pandas names columns."""
-    names: list[str] = []
-    for position, cell in enumerate(cells):
-        name = cell.strip() or f"{NAMELESS}{position}"
-        repeated = sum(other.strip() == cell.strip() for other in cells[:position])
-        names.append(f"{name}.{repeated}" if name in names else name)
-    return names
-
-
 def find(frame: pd.DataFrame, name: str, flag: str, path: Path) -> str:
     """The column that a flag names. Raises UserError where there is none."""
-    near = [column for column in frame if column == name] or [
-        column for column in frame if column.strip().lower() == name.strip().lower()
-    ]
+    near = [column for column in frame if column.strip().lower() == name.strip().lower()]
     if not near:
         raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(list(frame))}")
-    return near[0]
+    return name if name in near else near[0]
 
 
 def shown(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import csv
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.io
 import scipy.sparse
 
-from data.table_columns import is_header, is_missing, is_number, unique_names
+from data.table_columns import is_header, is_missing, is_number
 from utils.errors import UserError
 
 SUFFIXES = (".csv", ".txt", ".data", ".gz", ".npz", ".mat")
@@ -39,9 +39,8 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
             editor counts lines); rows of different lengths.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path}: expected a file ({', '.join(SUFFIXES)}), found {'a folder' if path.is_dir() else 'none'}"
-        )
+        found = "a folder" if path.is_dir() else "none"
+        raise UserError(f"{path}: expected a file ({', '.join(SUFFIXES)}), found {found}")
     return (read_arrays(path), False) if path.suffix.lower() in (".npz", ".mat") else read_text(path)
 
 
@@ -92,16 +91,13 @@ def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
             raise UserError(f"{path}: expected at least two rows, found {len(head)}")
         width = len(head[0][1])
         if width < 2:
-            raise UserError(
-                f"{path}: no labels: expected values and a label in every row, separated by commas, found one column"
-            )
+            raise UserError(f"{path}: no labels: expected values and a label, separated by commas, found one column")
+        refuse_width(head, path, width)
         header = is_header([row for _, row in head])
-        first = head[header][1]
-        words = [not is_number(cell) and not is_missing(cell) for cell in first]
+        words = [not is_number(cell) and not is_missing(cell) for cell in head[header][1]]
         frame = pd.read_csv(
             path,
-            header=None,
-            skiprows=head[0][0] if header else 0,
+            header=0 if header else None,
             dtype={position: "category" for position, word in enumerate(words) if word},
             keep_default_na=False,  # as text: refused by its row
             skipinitialspace=True,
@@ -110,14 +106,13 @@ def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
             compression="gzip" if path.suffix.lower() == ".gz" else None,
             **EXACT,
         )
-        if frame.shape[1] != width:
-            raise pd.errors.ParserError("another width than the header's")
     except pd.errors.ParserError as error:
-        refuse_width(path, width)
+        refuse_width(lines(path), path, width)
         raise UserError(f"{path}: not a comma-separated text file ({error})") from error
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
         raise UserError(f"{path}: not a comma-separated text file, or a damaged one ({error})") from error
-    frame.columns = unique_names(head[0][1]) if header else [str(position + 1) for position in range(width)]
+    if not header:
+        frame.columns = [str(position + 1) for position in range(width)]
     columns = {name: checked(frame, position, path, header) for position, name in enumerate(frame)}
     return pd.DataFrame(columns), header
 
@@ -134,8 +129,7 @@ def checked(frame: pd.DataFrame, position: int, path: Path, header: bool) -> pd.
         wrong = ~np.isfinite(values.to_numpy())
     if wrong.any():
         line, cells = next(islice(lines(path), int(header + wrong.argmax()), None))
-        if len(cells) != frame.shape[1]:
-            refuse_width(path, frame.shape[1])
+        refuse_width([(line, cells)], path, frame.shape[1])
         refuse_cell(path, line, str(column.name), cells[position], int(wrong.sum()))
     return values
 
@@ -151,8 +145,8 @@ def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int) -> No
     raise UserError(f"{where}: expected a number as in the column's first row, found {cell!r}")
 
 
-def refuse_width(path: Path, width: int) -> None:
-    """Raises UserError for the first row that has another number of values than the first one."""
-    for line, row in lines(path):
+def refuse_width(rows: Iterable[tuple[int, list[str]]], path: Path, width: int) -> None:
+    """Raises UserError for the first of the rows that has another number of values than the first of the file."""
+    for line, row in rows:
         if len(row) != width:
             raise UserError(f"{path}: row {line} has {len(row)} values, the first row has {width}: each needs the same")

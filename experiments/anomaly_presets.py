@@ -3,20 +3,13 @@
 Settings = dict[str, object]
 TRAINING = ("lr", "epochs", "batch_size")  # of a network; the other settings are its constructor's
 OVERRIDES = ("latent_dim", "components", "lambda1", "lambda2", "mixture", *TRAINING)  # have a flag
+LAMBDAS = {"lambda_energy": 0.1, "lambda_covariance": 0.005}  # of DAGMM's paper, section 4
 
 
 def preset(radogaga: Settings, dagmm: Settings, **training) -> dict[str, Settings]:
     """Settings of every model on one data set; ``training`` is what RaDOGAGA and DAGMM have in common."""
     radogaga = {"model": "radogaga", "prior": "gmm", "mixture": "network", **training, **radogaga}
-    dagmm = {
-        "model": "dagmm",
-        "mixture": "network",
-        "lambda_energy": 0.1,
-        "lambda_covariance": 0.005,
-        **training,
-        "lr": 1e-3,
-        **dagmm,
-    }
+    dagmm = {"model": "dagmm", "mixture": "network", **LAMBDAS, **training, "lr": 1e-3, **dagmm}
     lambda2 = radogaga["lambda2"]
     return {
         "radogaga-d": radogaga | {"h": "d", "lambda1": 10 * lambda2},
@@ -34,20 +27,12 @@ def networks(architecture: str, latent_dim: int, components: int, **others) -> S
 
 
 # RaDOGAGA's λ2 is about 6 D / w², D being the number of features, which makes one unit of the code one unit of the
-# data, so that training need not find the scale; w is then the resolution. DAGMM's λ1 and λ2 are its paper's (section
-# 4). docs/anomaly.md says how the rest was chosen: on training halves alone.
+# data, so that training need not find the scale; w is then the resolution. docs/anomaly.md says how the rest was
+# chosen: on training halves alone.
+# Dozens of components: more hidden units than DAGMM's 10 keep them apart in training, and EM finds them after it.
+DOZENS = {"estimation_width": 64, "estimation_dropout": 0.0, "mixture": "em"}
 KDDCUP = {
-    # Dozens of components: more hidden units than DAGMM's 10 keep them apart while training, EM finds them after it.
-    "radogaga": networks(
-        "mlp:64",
-        12,
-        32,
-        noise_width=0.003,
-        lambda2=8e7,
-        mixture="em",
-        estimation_width=64,
-        estimation_dropout=0.0,
-    ),
+    "radogaga": networks("mlp:64", 12, 32, noise_width=0.003, lambda2=8e7, **DOZENS),
     "dagmm": networks("mlp:64", 12, 32, mixture="em"),
     "lr": 1e-2,
     "batch_size": 256,
@@ -58,22 +43,16 @@ PRESETS: dict[str, dict[str, Settings]] = {
     "thyroid": preset(
         networks("mlp:30-24", 6, 2, noise_width=0.01, lambda2=3.6e5),
         networks("mlp:30-24", 6, 2, lr=3e-3),
-        lr=1e-2,
-        batch_size=256,
-        epochs=200,
+        **{"lr": 1e-2, "batch_size": 256, "epochs": 200},
     ),
     "arrhythmia": preset(
         networks("mlp:64", 60, 1, noise_width=0.1, lambda2=1.6e5),
         networks("mlp:10", 2, 2, epochs=400),  # its paper's networks
-        lr=3e-3,
-        batch_size=64,
-        epochs=50,
+        **{"lr": 3e-3, "batch_size": 64, "epochs": 50},
     ),
     "default": preset(
         networks("mlp:32-16", 4, 2, noise_width=0.03, lambda2=1e5),
         networks("mlp:32-16", 2, 2),
-        lr=3e-3,
-        batch_size=256,
-        epochs=200,
+        **{"lr": 3e-3, "batch_size": 256, "epochs": 200},
     ),
 }
