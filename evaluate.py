@@ -8,7 +8,6 @@ python evaluate.py --dataset mnist --model-name ae irmae vae --features classifi
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,15 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import data
+from experiments import evaluation
 from experiments import fid_features as features
-from experiments import run
 from experiments.columns import COLUMNS, SAMPLERS
-from experiments.trained import Experiment, joined, open_experiment, output_path
+from experiments.trained import Trained
 from models.layers.ssim import ssim
 from utils import cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
-FITTED = 10_000  # training codes that a density is fitted to
 PAIRS, DELTA = 1000, 0.01  # of isometry.py: pairs of steps, and their length
 
 
@@ -55,40 +53,37 @@ def parse_arguments() -> argparse.Namespace:
     )
     group.add_argument("-d", type=cli.positive, default=4, help="Gaussians of gmm")
     group.add_argument("--test-size", type=cli.positive, metavar="N", help="test images (default: all)")
-    cli.add_data(parser, data.DATASETS)
-    cli.add_linear_layers(cli.add_model(parser))
-    cli.add_run(parser, batch_size=500)
-    cli.add_results(cli.add_checkpoint(parser, several=True))
-    return parser.parse_args()
+    evaluation.add_flags(parser, several=True)
+    args = parser.parse_args()
+    if "none" in args.features and len(set(args.features)) > 1:
+        raise UserError(f"--features {' '.join(args.features)}: none leaves no other")
+    return args
 
 
-def open_extractors(args: argparse.Namespace, experiment: Experiment) -> list[features.Extractor]:
-    """The networks of ``--features``; what cannot be had is said once, on standard error, and left out."""
+def open_extractors(args: argparse.Namespace, trained: Trained) -> list[features.Extractor]:
+    """The networks of ``--features``. Those that are not available are named on standard error and left out."""
     found = []
     for kind in dict.fromkeys(args.features):
-        if kind == "none":
-            continue
         if kind == "classifier":
-            folder = Path(args.checkpoint) / "features"
-            found.append(features.classifier(folder, experiment.data, experiment.device, experiment.load))
-            continue
-        try:
-            found.append(features.inception(args.inception_weights, experiment.device))
-        except features.FeaturesUnavailable as reason:
-            print(f"warning: FID and KID are left out: {reason}", file=sys.stderr)
+            found.append(features.classifier(Path(args.checkpoint) / "features", trained))
+        elif kind == "inception":
+            try:
+                found.append(features.inception(args.inception_weights, trained.device))
+            except features.FeaturesUnavailable as reason:
+                print(f"warning: FID and KID are left out: {reason}", file=sys.stderr)
     return found
 
 
 class Reference:
     """The test images, and the features of them by each extractor: shared by all models of the same images."""
 
-    def __init__(self, args: argparse.Namespace, experiment: Experiment):
-        self.dataset = experiment.load("test", args.test_size)
+    def __init__(self, args: argparse.Namespace, trained: Trained):
+        self.dataset = trained.dataset("test", args.test_size)
         if len(self.dataset) < 2:
             raise UserError(
                 f"{len(self.dataset)} test image: a distribution has at least 2; raise --test-size or give more data"
             )
-        self.extractors = open_extractors(args, experiment)
+        self.extractors = open_extractors(args, trained)
         self.features = {
             extractor.suffix: extractor.of(self.dataset.batches(500), len(self.dataset), "test images")
             for extractor in self.extractors
@@ -104,82 +99,65 @@ class Reference:
                 found[f"kid{extractor.suffix}_{source}"] = metrics.kernel_distance(real, fake, seed)
         return found
 
+    def summary(self) -> dict:
+        """What the distances of a row depend on."""
+        return {
+            "test_images": len(self.dataset),
+            "features": [extractor.name for extractor in self.extractors],
+            "classifier_accuracy": next((e.test_accuracy for e in self.extractors if e.test_accuracy), None),
+        }
 
-@torch.no_grad()
-def decoded(experiment: Experiment, codes: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Images of codes in batches, on the device, clamped to [0, 1]: never all of them in memory."""
-    for part in codes.float().split(batch_size):
-        yield experiment.model.decode(part.to(experiment.device)).clamp(0, 1)
 
-
-def reconstruction(experiment: Experiment, dataset: data.Dataset, codes: Tensor, batch_size: int) -> dict[str, float]:
+def reconstruction(trained: Trained, dataset: data.Dataset, codes: Tensor) -> dict[str, float]:
     """Mean squared error and SSIM of all test images and their reconstructions."""
-    squared = similarity = torch.zeros((), dtype=torch.float64, device=experiment.device)
-    outputs = decoded(experiment, codes, batch_size)
-    for x, y in zip(dataset.batches(batch_size, device=experiment.device), outputs, strict=True):
+    squared = similarity = torch.zeros((), dtype=torch.float64, device=trained.device)
+    inputs = dataset.batches(trained.batch_size, trained.device)
+    for x, y in zip(inputs, trained.decode_batches(codes), strict=True):
         squared = squared + F.mse_loss(y, x, reduction="none").mean(dim=(1, 2, 3)).double().sum()
-        similarity = similarity + ssim(y, x).double().sum()
+        similarity = similarity + ssim(y.double(), x.double()).sum()
     return {"mse": float(squared) / len(dataset), "ssim": float(similarity) / len(dataset)}
 
 
-def draw(experiment: Experiment, sampler: str, training: Callable[[], Tensor], args: argparse.Namespace) -> Tensor:
-    """``(--fid-samples, n)`` codes of a sampler. Raises UserError where the model has no prior."""
-    num, seed = args.fid_samples, args.seed
-    if sampler == "prior":
-        return experiment.model.sample_prior(num, torch.Generator().manual_seed(seed))
-    if sampler == "mvg":
-        return latents.sample_gaussian(training(), num, seed)
-    # Its draws come sorted by component, which no distance between sets can see.
-    return torch.from_numpy(latents.fit_mixture(training(), args.d, seed).sample(num)[0]).float()
+def draw(trained: Trained, sampler: str, args: argparse.Namespace) -> Tensor | None:
+    """``(--fid-samples, n)`` codes of a sampler; None for the prior of a model that has none, which is printed."""
+    if sampler == "gmm":  # component by component, to which no distance between sets is sensitive
+        mixture = latents.fit_mixture(trained.training_codes(), args.d, args.seed)
+        return latents.sample_mixture(mixture, args.fid_samples)
+    try:
+        return trained.sample(sampler, args.fid_samples, args.seed)
+    except UserError as reason:
+        if sampler != "prior":
+            raise
+        print(f"{trained.name}: {reason}")
+        return None
 
 
-def isometry_r(experiment: Experiment, codes: Tensor, seed: int) -> float | None:
+def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
     """Correlation of inner products in latent and data space, as isometry.py's first column."""
     generator = torch.Generator().manual_seed(seed)
-    chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(experiment.device)
-    found = isometry.inner_products(experiment.model.decode, chosen, DELTA, generator)
+    chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
+    found = isometry.inner_products(trained.model.decode, chosen, DELTA, generator)
     return isometry.pearson(found["latent"], found["mse-difference"])
 
 
-def training_time(experiment: Experiment) -> dict[str, float | None]:
-    """Epochs and seconds (training and validation) as the checkpoint counted them; a bare state dict knows neither."""
-    saved = run.read(experiment.path)
-    seconds = [row["seconds"] for row in saved.metrics]
-    return {"epochs": saved.epoch or None, "training_seconds": sum(seconds) if seconds else None}
-
-
-def measure(experiment: Experiment, reference: Reference, args: argparse.Namespace) -> dict:
-    """The row of one checkpoint; what a model does not have (a prior, say) is None."""
-    dataset, batch_size = reference.dataset, args.batch_size
-    codes = latents.encode(experiment.model, dataset, batch_size, experiment.device)
+def measure(trained: Trained, reference: Reference, args: argparse.Namespace) -> dict:
+    """The metrics of one checkpoint; what a model does not have (a prior, say) is None."""
+    codes = trained.codes(reference.dataset)
     spectrum = latents.spectrum(codes)
-    row = reconstruction(experiment, dataset, codes, batch_size)
-
-    @cache
-    def training() -> Tensor:
-        train_set = experiment.load("train")
-        first = train_set.first(min(FITTED, len(train_set)))
-        return latents.encode(experiment.model, first, batch_size, experiment.device)
+    row = reconstruction(trained, reference.dataset, codes)
 
     # Midpoints of the lines between random pairs of test images.
     partner = codes[torch.randperm(len(codes), generator=torch.Generator().manual_seed(args.seed))]
     sets = {"reconstruction": codes, "interpolation": torch.lerp(codes, partner, 0.5)}
     if reference.extractors:
-        for sampler in dict.fromkeys(args.samplers):
-            try:
-                sets[sampler] = draw(experiment, sampler, training, args)
-            except UserError as reason:
-                if sampler != "prior":
-                    raise
-                print(f"{experiment.name}: {reason}")
+        sets |= {sampler: draw(trained, sampler, args) for sampler in dict.fromkeys(args.samplers)}
     for source, drawn in sets.items():
-        row |= reference.distances(
-            lambda drawn=drawn: decoded(experiment, drawn, batch_size), len(drawn), source, args.seed
-        )
+        if drawn is not None:
+            row |= reference.distances(lambda drawn=drawn: trained.decode_batches(drawn), len(drawn), source, args.seed)
     row |= {"rank": spectrum.rank(), "effective_rank": spectrum.effective_rank()}
-    row["isometry"] = isometry_r(experiment, codes, args.seed)
-    row["parameters"] = sum(p.numel() for p in experiment.model.parameters())
-    row |= training_time(experiment)
+    row["isometry"] = isometry_r(trained, codes, args.seed)
+    row["parameters"] = sum(p.numel() for p in trained.model.parameters())
+    row |= {"epochs": trained.epochs, "training_seconds": trained.seconds}
     return {key: row.get(key) for key in COLUMNS}
 
 
@@ -193,33 +171,21 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    if "none" in args.features and len(set(args.features)) > 1:
-        raise UserError(f"--features {' '.join(args.features)}: none leaves no other")
-    experiments = [open_experiment(args, name) for name in dict.fromkeys(args.model_name or [None])]
     references: dict[tuple, Reference] = {}
     rows = []
-    for experiment in experiments:
-        images = (experiment.data["image_size"], experiment.data["channels"], experiment.data["path"])
+    for trained in evaluation.all_from_args(args):
+        images = (trained.config.image_size, trained.config.channels, trained.config.data_path)
         if images not in references:
-            references[images] = Reference(args, experiment)
+            references[images] = Reference(args, trained)
         reference = references[images]
-        about = experiment.summary() | {
-            "test_images": len(reference.dataset),
-            "fid_samples": args.fid_samples,
-            "features": [extractor.name for extractor in reference.extractors],
-            "classifier_accuracy": next((e.test_accuracy for e in reference.extractors if e.test_accuracy), None),
-            "seed": args.seed,
-        }
-        rows.append(about | measure(experiment, reference, args))
-    table = markdown(rows)
-    path = output_path(args, "evaluate", joined([experiment.name for experiment in experiments]), ".json")
+        about = trained.summary() | reference.summary() | {"fid_samples": args.fid_samples, "seed": args.seed}
+        rows.append(about | measure(trained, reference, args))
+    path = evaluation.output_path(args, "evaluate", evaluation.joined([row["model_name"] for row in rows]), ".json")
     files.write_json(path, rows)
-    files.write_csv(
-        path.with_suffix(".csv"), [{"model_name": r["model_name"]} | {k: r[k] for k in COLUMNS} for r in rows]
-    )
-    with files.replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text(table)
-    print(table, end="")
+    columns = ("model_name", *COLUMNS)
+    files.write_csv(path.with_suffix(".csv"), [{key: row[key] for key in columns} for row in rows])
+    files.write_text(path.with_suffix(".md"), markdown(rows))
+    print(markdown(rows), end="")
     print(f"metrics of {len(rows)} model{'s' * (len(rows) > 1)} on {args.dataset}: {path}, .csv and .md")
 
 

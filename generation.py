@@ -6,6 +6,7 @@ python generation.py --task pca
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,32 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import data
-from experiments.trained import Experiment, open_experiment, output_path
+from experiments import evaluation
+from experiments.trained import FIT_SIZE, Trained
 from utils import cli, files, latents, plots
 from utils.errors import UserError
 
-TASKS = {
-    "reconstruction": "test images, each beside its reconstruction",
-    "interpolation": "straight lines between the codes of test images, both ends included",
-    "mvg": "samples of a multivariate Gaussian fitted to the training codes",
-    "gmm": "samples of a mixture of -d Gaussians fitted to the training codes",
-    "pca": "±2σ around the mean code along its first two principal components",
-    "traverse": "±2σ around the mean code, a row for each of the -X dimensions with most variance",
-    "prior": "samples of the model's own prior",
-    "conditional": "a row for each class of infocat-vae or catvae, sampled from the class's prior",
-    "centroids": "a row from the mean of each class's prior to the next one's (infocat-vae, catvae)",
-    "tsne": "a map of test images and sampled images",
-}
-FITTED = 10_000  # training codes that a density is fitted to
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 COMPONENTS = 4  # of pca and gmm
 SHOWN = 1_000  # test images that are looked at
 REACH = 2.0  # standard deviations that pca and traverse walk to either side
+
+Grid = tuple[Tensor, int]  # images (N, C, H, W), and how many stand in a row
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
     group = parser.add_argument_group("task")
-    what = "; ".join(f"{name}: {title}" for name, title in TASKS.items())
+    what = "; ".join(f"{name}: {task.__doc__.splitlines()[0].rstrip('.')}" for name, task in TASKS.items())
     group.add_argument("--task", choices=list(TASKS), default="reconstruction", help=what)
     group.add_argument("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
     group.add_argument("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
@@ -55,79 +49,80 @@ def parse_arguments() -> argparse.Namespace:
         dest="sample",
         type=cli.positive,
         metavar="N",
-        help=f"images to encode (default: {SHOWN} test images, or {FITTED} training images to fit a density to)",
+        help=f"images to encode (default: {SHOWN} test images, or {FIT_SIZE} training images to fit a density to)",
     )
-    cli.add_data(parser, data.DATASETS)
-    cli.add_linear_layers(cli.add_model(parser))
-    cli.add_run(parser, batch_size=500)
-    cli.add_results(cli.add_checkpoint(parser))
+    evaluation.add_flags(parser)
     return parser.parse_args()
 
 
-def take(experiment: Experiment, split: str, size: int | None, most: int) -> data.Dataset:
+def first_images(trained: Trained, split: str, size: int | None, most: int) -> data.Dataset:
     """The first ``size`` images of a split; unless given, up to ``most``."""
-    dataset = experiment.load(split)
+    dataset = trained.dataset(split)
     if size is None:
         return dataset.first(min(most, len(dataset)))
     if size > len(dataset):
-        raise UserError(f"-N {size}: the {split} set of {experiment.data['name']} has {len(dataset)} images")
+        raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(dataset)} images")
     return dataset.first(size)
 
 
-def need(dataset: data.Dataset, images: int, what: str) -> None:
-    """Raises UserError where the grid wants more images than the sample has."""
+def require_images(dataset: data.Dataset, images: int, what: str) -> None:
+    """Raises UserError where the grid has more images than the sample."""
     if images > len(dataset):
         raise UserError(
             f"{what} needs {images} test images but the sample has {len(dataset)}: raise -N or lower -X or -Y"
         )
 
 
-def all_images(dataset: data.Dataset, size: int) -> Tensor:
-    """The first ``size`` images as floats ``(size, C, H, W)``."""
-    return dataset[:size]
+def training_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
+    """Codes of training images, to which a density or principal components are fitted."""
+    if args.sample is None:
+        return trained.training_codes()
+    if args.sample < 2:
+        raise UserError(f"-N {args.sample}: a distribution of codes needs at least 2 images")
+    return trained.codes(first_images(trained, "train", args.sample, FIT_SIZE))
 
 
-def reconstruction(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    dataset = take(experiment, "test", args.sample, SHOWN)
+def reconstruction(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """test images, each beside its reconstruction"""
+    dataset = first_images(trained, "test", args.sample, SHOWN)
     number = args.X * args.Y
-    need(dataset, number, f"a grid of {args.X} x {args.Y} images")
-    codes = latents.encode(experiment.model, dataset, args.batch_size, experiment.device)
-    outputs = latents.decode(experiment.model, codes, args.batch_size, experiment.device)
-    inputs = all_images(dataset, len(dataset))
+    require_images(dataset, number, f"a grid of {args.X} x {args.Y} images")
+    inputs, outputs = dataset[:], trained.decode(trained.codes(dataset))
     errors = F.mse_loss(outputs, inputs, reduction="none").mean(dim=(1, 2, 3)).double()
     numbers = {
         "images": len(dataset),
         "mean_squared_error": float(errors.mean()),
         "worst_squared_error": float(errors.max()),
     }
-    return plots.side_by_side(inputs[:number], outputs[:number]), 2 * args.Y, numbers
+    return (plots.side_by_side(inputs[:number], outputs[:number]), 2 * args.Y), numbers
 
 
-def interpolation(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
+def interpolation(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """straight lines between the codes of test images, both ends included"""
     if args.Y < 2:
         raise UserError("-Y 1: an interpolation needs at least 2 columns, one for each end")
-    dataset = take(experiment, "test", args.sample, SHOWN)
-    need(dataset, 2 * args.X, f"interpolating in {args.X} rows")
-    ends = latents.encode(experiment.model, dataset.first(2 * args.X), args.batch_size, experiment.device)
+    dataset = first_images(trained, "test", args.sample, SHOWN)
+    require_images(dataset, 2 * args.X, f"interpolating in {args.X} rows")
+    ends = trained.codes(dataset.first(2 * args.X))
     steps = torch.linspace(0, 1, args.Y)
     codes = torch.stack([torch.lerp(*ends[2 * row : 2 * row + 2], step) for row in range(args.X) for step in steps])
     numbers = {"pairs": [[2 * row, 2 * row + 1] for row in range(args.X)], "steps": steps.tolist()}
-    return decoded(args, experiment, codes), args.Y, numbers
+    return (trained.decode(codes), args.Y), numbers
 
 
-def mvg(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    codes = training_codes(args, experiment)
+def mvg(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """samples of a multivariate Gaussian fitted to the training codes"""
+    codes = training_codes(args, trained)
     drawn = latents.sample_gaussian(codes, args.X * args.Y, args.seed)
-    return decoded(args, experiment, drawn), args.Y, {"fitted_to": len(codes), "seed": args.seed}
+    return (trained.decode(drawn), args.Y), {"fitted_to": len(codes), "seed": args.seed}
 
 
-def gmm(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    codes = training_codes(args, experiment)
+def gmm(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """samples of a mixture of -d Gaussians fitted to the training codes"""
+    codes = training_codes(args, trained)
     components = args.d or COMPONENTS
     mixture = latents.fit_mixture(codes, components, args.seed)
-    drawn = torch.from_numpy(mixture.sample(args.X * args.Y)[0]).float()
-    # scikit-learn returns the draws component by component: shuffled, the grid does not sort them.
-    drawn = drawn[torch.randperm(len(drawn), generator=torch.Generator().manual_seed(args.seed))]
+    drawn = latents.sample_mixture(mixture, args.X * args.Y, args.seed)
     numbers = {
         "fitted_to": len(codes),
         "components": components,
@@ -135,13 +130,14 @@ def gmm(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
         "mean_log_likelihood": float(mixture.score(codes.double().numpy())),
         "seed": args.seed,
     }
-    return decoded(args, experiment, drawn), args.Y, numbers
+    return (trained.decode(drawn), args.Y), numbers
 
 
-def pca(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    latent_dim = experiment.model.latent_dim
+def pca(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """±2σ around the mean code along its first two principal components"""
+    latent_dim = trained.model.latent_dim
     if latent_dim < 2:
-        raise UserError(f"{experiment.path}: a code of n = 1 has no second principal component: use --task traverse")
+        raise UserError(f"{trained.path}: a code of n = 1 has no second principal component: use --task traverse")
     dimensions = args.d or min(COMPONENTS, latent_dim)
     if dimensions < 2:
         raise UserError(f"-d {args.d}: the grid walks along two principal components, give at least 2")
@@ -149,7 +145,7 @@ def pca(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
         raise UserError(
             f"-d {args.d}: a code of dimension n = {latent_dim} has at most {latent_dim} principal components"
         )
-    codes = training_codes(args, experiment)
+    codes = training_codes(args, trained)
     fitted = latents.fit_pca(codes, dimensions, args.seed)
     deviations = np.sqrt(fitted.explained_variance_)
     positions = np.zeros((args.X, args.Y, dimensions))
@@ -161,11 +157,12 @@ def pca(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, 
         "standard_deviations": deviations.tolist(),
         "explained_variance_ratio": fitted.explained_variance_ratio_.tolist(),
     }
-    return decoded(args, experiment, grid), args.Y, numbers
+    return (trained.decode(grid), args.Y), numbers
 
 
-def traverse(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    codes = training_codes(args, experiment)
+def traverse(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """±2σ around the mean code, a row for each of the -X dimensions with most variance"""
+    codes = training_codes(args, trained)
     walked, order = latents.traverse(codes, args.X, args.Y, REACH)
     dimensions = order[: args.X]
     numbers = {
@@ -173,45 +170,41 @@ def traverse(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, 
         "dimensions": dimensions.tolist(),
         "standard_deviations": codes.double().std(dim=0)[dimensions].tolist(),
     }
-    return decoded(args, experiment, walked), args.Y, numbers
+    return (trained.decode(walked), args.Y), numbers
 
 
-def prior(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    drawn = experiment.model.sample_prior(args.X * args.Y, torch.Generator().manual_seed(args.seed))
-    return decoded(args, experiment, drawn), args.Y, {"seed": args.seed}
+def prior(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """samples of the model's own prior"""
+    return (trained.decode(trained.sample("prior", args.X * args.Y, args.seed)), args.Y), {"seed": args.seed}
 
 
-def conditional(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    """A row per class, whatever -X says."""
-    classes = torch.arange(experiment.model.num_classes).repeat_interleave(args.Y)
-    drawn = experiment.model.sample_classes(classes, torch.Generator().manual_seed(args.seed))
-    return decoded(args, experiment, drawn), args.Y, {"classes": experiment.model.num_classes, "seed": args.seed}
+def conditional(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """a row for each class of infocat-vae or catvae, whatever -X is, sampled from the class's prior"""
+    classes = torch.arange(trained.model.num_classes).repeat_interleave(args.Y)
+    drawn = trained.model.sample_classes(classes, torch.Generator().manual_seed(args.seed))
+    return (trained.decode(drawn), args.Y), {"classes": trained.model.num_classes, "seed": args.seed}
 
 
-def centroids(args: argparse.Namespace, experiment: Experiment) -> tuple[Tensor, int, dict]:
-    """A row per class, whatever -X says; the last class's leads back to the first."""
-    ends = experiment.model.class_centroids().cpu()
+def centroids(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+    """a row from the mean of each class's prior to the next one's, the last to the first (infocat-vae, catvae)"""
+    ends = trained.model.class_centroids().cpu()
     steps = torch.linspace(0, 1, args.Y)[:, None]
     codes = torch.cat([torch.lerp(*pair, steps) for pair in zip(ends, ends.roll(-1, 0), strict=True)])
-    return decoded(args, experiment, codes), args.Y, {"classes": len(ends), "steps": steps.flatten().tolist()}
+    return (trained.decode(codes), args.Y), {"classes": len(ends), "steps": steps.flatten().tolist()}
 
 
-def tsne(args: argparse.Namespace, experiment: Experiment) -> tuple[object, dict]:
-    """Test images and as many samples of the Gaussian fitted to the codes, as pixels, in one two-dimensional map.
+def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[Figure, dict]":
+    """a map of test images and as many samples of the Gaussian fitted to the training codes
 
-    The map is made of images, not codes: it shows whether the decoded samples lie where real images do.
+    The map is made of pixels, not codes: it shows whether the decoded samples lie where real images do.
     """
-    dataset = take(experiment, "test", args.sample, SHOWN)
-    real = all_images(dataset, len(dataset))
-    train_set = take(experiment, "train", None, FITTED)
-    if len(train_set) < 2:
-        raise UserError(f"{len(train_set)} training image: a distribution of codes needs at least 2")
-    codes = latents.encode(experiment.model, train_set, args.batch_size, experiment.device)
-    drawn = decoded(args, experiment, latents.sample_gaussian(codes, len(real), args.seed))
-    pixels = torch.cat([real, drawn]).flatten(1).numpy()
-    perplexity = min(30.0, (len(pixels) - 1) / 3)
     from sklearn.manifold import TSNE
 
+    dataset = first_images(trained, "test", args.sample, SHOWN)
+    real = dataset[:]
+    drawn = trained.decode(trained.sample("mvg", len(real), args.seed))
+    pixels = torch.cat([real, drawn]).flatten(1).numpy()
+    perplexity = min(30.0, (len(pixels) - 1) / 3)
     embedding = TSNE(perplexity=perplexity, init="pca", random_state=args.seed)
     points = embedding.fit_transform(pixels)
     sampled = np.arange(len(points)) >= len(real)
@@ -226,32 +219,21 @@ def tsne(args: argparse.Namespace, experiment: Experiment) -> tuple[object, dict
     return plots.embedding(points, labels, dataset.classes, sampled), numbers
 
 
-def training_codes(args: argparse.Namespace, experiment: Experiment) -> Tensor:
-    """Codes of training images: what a density or principal components are fitted to."""
-    dataset = take(experiment, "train", args.sample, FITTED)
-    if len(dataset) < 2:
-        raise UserError(f"-N {len(dataset)}: a distribution of codes needs at least 2 images")
-    return latents.encode(experiment.model, dataset, args.batch_size, experiment.device)
-
-
-def decoded(args: argparse.Namespace, experiment: Experiment, codes: Tensor) -> Tensor:
-    return latents.decode(experiment.model, codes, args.batch_size, experiment.device)
+GRIDS = (reconstruction, interpolation, mvg, gmm, pca, traverse, prior, conditional, centroids)
+TASKS = {task.__name__: task for task in (*GRIDS, tsne)}
 
 
 def main() -> None:
     args = parse_arguments()
-    experiment = open_experiment(args)
-    path = output_path(args, args.task, experiment.name)
-    if args.task == "tsne":
-        figure, numbers = tsne(args, experiment)
-        plots.save_figure(path, figure)
+    trained = evaluation.from_args(args)
+    picture, numbers = TASKS[args.task](args, trained)
+    path = evaluation.output_path(args, args.task, trained.name)
+    if isinstance(picture, tuple):
+        plots.save_grid(path, *picture)
     else:
-        grids = (reconstruction, interpolation, mvg, gmm, pca, traverse, prior, conditional, centroids)
-        task = {grid.__name__: grid for grid in grids}[args.task]
-        images, columns, numbers = task(args, experiment)
-        plots.save_grid(path, images, columns)
-    files.write_json(path.with_suffix(".json"), experiment.summary() | {"task": args.task} | numbers)
-    print(f"{args.task} of {experiment.name} on {args.dataset}: {path}")
+        plots.save_figure(path, picture)
+    files.write_json(path.with_suffix(".json"), trained.summary() | {"task": args.task} | numbers)
+    print(f"{args.task} of {trained.name} on {args.dataset}: {path}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 
 import data
-from experiments.trained import Experiment, joined, open_experiment, output_path
+from experiments import evaluation
+from experiments.columns import Column
+from experiments.trained import Trained
 from utils import cli, files, isometry, latents, plots
 from utils.errors import UserError
 
-TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, in so many steps
+TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,38 +34,36 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument(
         "--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which every dimension is measured"
     )
-    cli.add_data(parser, data.DATASETS)
-    cli.add_linear_layers(cli.add_model(parser))
-    cli.add_run(parser, batch_size=100)
-    cli.add_results(cli.add_checkpoint(parser, several=True))
+    evaluation.add_flags(parser, batch_size=100, several=True)
     return parser.parse_args()
 
 
-@torch.no_grad()
-def reconstruction_error(experiment: Experiment, dataset: data.Dataset, codes: torch.Tensor, batch_size: int) -> float:
+def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: torch.Tensor) -> float:
     """Mean squared error over the images ``dataset``, whose codes are ``codes`` ``(N, n)``."""
-    batches = zip(dataset.batches(batch_size, device=experiment.device), codes.split(batch_size), strict=True)
-    errors = [
-        F.mse_loss(experiment.model.decode(z.to(experiment.device)), x, reduction="none").flatten(1).mean(dim=1)
-        for x, z in batches
-    ]
+    outputs = trained.model.decode
+    batches = zip(dataset.batches(trained.batch_size, trained.device), codes.split(trained.batch_size), strict=True)
+    with torch.no_grad():
+        errors = [F.mse_loss(outputs(z.to(x)), x, reduction="none").flatten(1).mean(dim=1) for x, z in batches]
     return float(torch.cat(errors).double().mean())
 
 
-def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dict[str, np.ndarray], torch.Tensor]:
+def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str, np.ndarray], torch.Tensor]:
     """Everything about one checkpoint.
 
     Returns:
-        its row of numbers; the arrays behind the figure: the ``isometry.inner_products``, ``variance`` ``(n,)`` and,
-        for each ``metric:...``, ``(M, n)``, dimensions sorted by variance, largest first; the images of the traverse.
+        its row of numbers; the arrays behind the figure: those of ``isometry.inner_products``, ``variance`` ``(n,)``
+        and, for each ``metric:...``, ``(M, n)``, dimensions sorted by variance, largest first; the images of the
+        traverse.
     """
-    dataset = experiment.load("test", args.test_size)
-    codes = latents.encode(experiment.model, dataset, args.batch_size, experiment.device)
-    if len(codes) < 2:
-        raise UserError(f"{len(codes)} test image: a correlation needs at least 2; raise --test-size or give more data")
+    dataset = trained.dataset("test", args.test_size)
+    if len(dataset) < 2:
+        raise UserError(
+            f"{len(dataset)} test image: a correlation needs at least 2; raise --test-size or give more data"
+        )
+    codes = trained.codes(dataset)
     generator = torch.Generator().manual_seed(args.seed)
-    chosen = codes[torch.randperm(len(codes), generator=generator)[: args.pairs]].to(experiment.device)
-    decode = experiment.model.decode
+    chosen = codes[torch.randperm(len(codes), generator=generator)[: args.pairs]].to(trained.device)
+    decode = trained.model.decode
     arrays = isometry.inner_products(decode, chosen, args.delta, generator, args.batch_size)
     correlation = {key: isometry.pearson(arrays["latent"], values) for key, values in arrays.items() if key != "latent"}
 
@@ -72,14 +72,13 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
     along = isometry.metric_along_dimensions(decode, chosen[: args.metric_codes], args.delta, args.batch_size)
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
 
-    images = latents.decode(experiment.model, walked, args.batch_size, experiment.device)
     exact = arrays["metric:mse-jacobian"]
     numbers = {
         "images": len(codes),
         "pairs": len(chosen),
         "delta": args.delta,
         "seed": args.seed,
-        "mse": reconstruction_error(experiment, dataset, codes, args.batch_size),
+        "mse": reconstruction_error(trained, dataset, codes),
         "isometry": correlation["mse-difference"],
         "isometry_ssim": correlation.get("ssim-difference"),
         "pearson": correlation,
@@ -92,40 +91,42 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> tuple[dict, dic
             for key, values in along.items()
         },
     }
-    return experiment.summary() | numbers, arrays, images
+    return trained.summary() | numbers, arrays, trained.decode(walked)
 
 
-def table(rows: list[dict]) -> list[str]:
+def table(rows: list[dict]) -> str:
     """The rows as a Markdown table: Pearson r by finite difference (as published) and by exact Jacobian products."""
     metrics = list(rows[0]["pearson"])
-    correlations = (f"r, {key.replace('-', ', ')}" for key in metrics)
-    titles = ["model", "n", *correlations, "variation of the metric", "reconstruction, mse"]
-    lines = [titles, ["---"] * len(titles)]
-    for row in rows:
-        numbers = [*(row["pearson"][key] for key in metrics), row["metric_variation"]]
-        shown = ["–" if value is None else f"{value:.3f}" for value in numbers]
-        lines.append([row["model_name"].replace("|", "\\|"), str(len(row["variance"])), *shown, f"{row['mse']:.5f}"])
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
+    titles = [f"r, {key.replace('-', ', ')}" for key in metrics]
+    number = Column("")
+    lines = [
+        [
+            row["model_name"],
+            str(len(row["variance"])),
+            *(number.text(row["pearson"][key]) for key in metrics),
+            number.text(row["metric_variation"]),
+            f"{row['mse']:.5f}",
+        ]
+        for row in rows
+    ]
+    return files.markdown_table(["model", "n", *titles, "variation of the metric", "reconstruction, mse"], lines)
 
 
 def main() -> None:
     args = parse_arguments()
-    experiments = [open_experiment(args, name) for name in dict.fromkeys(args.model_name or [None])]
     rows, panels = [], {}
-    for experiment in experiments:
-        row, panels[experiment.name], images = measure(experiment, args)
+    for trained in evaluation.all_from_args(args):
+        row, panels[trained.name], images = measure(trained, args)
         rows.append(row)
-        path = output_path(args, "isometry", f"{experiment.name}-traverse")
+        path = evaluation.output_path(args, "isometry", f"{trained.name}-traverse")
         plots.save_grid(path, images, TRAVERSED)
         print(f"traverse of the {len(images) // TRAVERSED} dimensions with most variance: {path}")
-    path = output_path(args, "isometry", joined([experiment.name for experiment in experiments]))
+    path = evaluation.output_path(args, "isometry", evaluation.joined([row["model_name"] for row in rows]))
     plots.save_figure(path, plots.isometry(panels, {row["model_name"]: row["pearson"] for row in rows}))
-    lines = table(rows)
     files.write_json(path.with_suffix(".json"), rows)
-    with files.replacing(path.with_suffix(".md")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
+    files.write_text(path.with_suffix(".md"), table(rows))
     print(f"figure: {path}")
-    print("\n".join(lines))
+    print(table(rows), end="")
     correlations = {row["model_name"]: row["pearson"]["mse-difference"] for row in rows}
     found = ", ".join(f"{name} {'–' if r is None else format(r, '.4f')}" for name, r in correlations.items())
     print(f"Pearson r of inner products in latent and data space ({args.dataset}, mse, δ = {args.delta:g}): {found}")

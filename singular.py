@@ -7,8 +7,10 @@ python singular.py -n 128
 
 import argparse
 
-import data
-from experiments.trained import joined, open_experiment, output_path
+import numpy as np
+
+from experiments import evaluation
+from experiments.trained import Trained
 from utils import cli, files, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
@@ -24,44 +26,52 @@ def parse_arguments() -> argparse.Namespace:
         help="the rank counts the singular values above this fraction of the largest",
     )
     group.add_argument("--test-size", type=cli.positive, metavar="N", help="test images to encode (default: all)")
-    cli.add_data(parser, data.DATASETS)
-    cli.add_linear_layers(cli.add_model(parser))
-    cli.add_run(parser, batch_size=500)
-    cli.add_results(cli.add_checkpoint(parser, several=True))
+    evaluation.add_flags(parser, several=True)
     return parser.parse_args()
+
+
+def measure(trained: Trained, size: int | None, threshold: float) -> dict:
+    """Rank, effective rank and spectrum; of samples and of means where the code is a distribution."""
+    dataset = trained.dataset("test", size)
+    chosen = latents.spectrum(trained.codes(dataset))
+    row = trained.summary() | {
+        "images": len(dataset),
+        "threshold": threshold,
+        "rank": chosen.rank(threshold),
+        "effective_rank": chosen.effective_rank(),
+        "largest_singular_value": chosen.largest,
+        "spectrum": chosen.values.tolist(),
+    }
+    if trained.is_stochastic(dataset.first(2)):
+        for kind, encode in (("sample", trained.sample_codes), ("mean", trained.encode)):
+            found = latents.spectrum(encode(dataset))
+            row[f"{kind}s"] = {"rank": found.rank(threshold), "effective_rank": found.effective_rank()}
+    return row
+
+
+def report(row: dict) -> str:
+    """The printed line of a model."""
+    line = (
+        f"{row['model_name']}: rank {row['rank']} of {len(row['spectrum'])}, effective rank {row['effective_rank']:.2f}"
+    )
+    if "samples" in row:
+        line += f" of {row['posterior']}s"
+        other = "means" if row["posterior"] == "sample" else "samples"
+        line += f"; of {other} {row[other]['rank']} and {row[other]['effective_rank']:.2f}"
+    return f"{line} ({row['images']:,} test images of {row['dataset']})"
 
 
 def main() -> None:
     args = parse_arguments()
-    experiments = [open_experiment(args, name) for name in dict.fromkeys(args.model_name or [None])]
-    curves, rows = {}, []
-    for experiment in experiments:
-        dataset = experiment.load("test", args.test_size)
-        codes = latents.encode(experiment.model, dataset, args.batch_size, experiment.device)
-        spectrum = latents.spectrum(codes)
-        rank = spectrum.rank(args.threshold)
-        curves[f"{experiment.name} (rank {rank})"] = spectrum.values
-        rows.append(
-            experiment.summary()
-            | {
-                "images": len(dataset),
-                "threshold": args.threshold,
-                "rank": rank,
-                "effective_rank": spectrum.effective_rank(),
-                "largest_singular_value": spectrum.largest,
-                "spectrum": spectrum.values.tolist(),
-            }
-        )
+    rows = [measure(trained, args.test_size, args.threshold) for trained in evaluation.all_from_args(args)]
+    curves = {f"{row['model_name']} (rank {row['rank']})": np.array(row["spectrum"]) for row in rows}
     marks = [(TRUE_DIMENSIONS[args.dataset], "7 factors")] if args.dataset in TRUE_DIMENSIONS else []
-    path = output_path(args, "singular", joined([experiment.name for experiment in experiments]))
+    path = evaluation.output_path(args, "singular", evaluation.joined([row["model_name"] for row in rows]))
     plots.save_figure(path, plots.spectra(curves, args.threshold, marks))
     files.write_json(path.with_suffix(".json"), rows)
     print(f"singular values: {path}")
     for row in rows:
-        print(
-            f"{row['model_name']}: rank {row['rank']} of {len(row['spectrum'])}, effective rank "
-            f"{row['effective_rank']:.2f} ({row['images']:,} test images of {args.dataset})"
-        )
+        print(report(row))
 
 
 if __name__ == "__main__":

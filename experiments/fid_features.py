@@ -4,7 +4,6 @@ Distances of Inception features are called FID and KID, those of classifier feat
 the two are not comparable.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import data
+from experiments.trained import Trained
 from utils import files
 from utils.errors import UserError
 
@@ -124,19 +124,16 @@ class Classifier(nn.Module):
         return self.body(images.float() / 127.5 - 1)
 
 
-def classifier(folder: Path, described: dict, device: torch.device, load) -> Extractor:
-    """Features of a classifier trained once on the labelled data set, then kept in ``folder``.
-
-    Args:
-        described: what ``data.describe`` says of the data set.
-        load: gives a split's ``data.Dataset``.
+def classifier(folder: Path, trained: Trained) -> Extractor:
+    """Features of a classifier trained once on the data set of ``trained``, then kept in ``folder``.
 
     Raises:
         UserError: the data set has no labels.
     """
-    name = described["name"]
-    path = folder / f"{name}-{described['image_size']}x{described['channels']}.pt"
-    train_set, test_set = load("train"), load("test")
+    config, device = trained.config, trained.device
+    name = config.dataset
+    path = folder / f"{name}-{config.image_size}x{config.channels}.pt"
+    train_set, test_set = trained.dataset("train"), trained.dataset("test")
     if train_set.labels is None:
         raise UserError(f"--features classifier: {name} has no labels to train one on; use --features inception")
     identity = fingerprint(train_set, test_set)
@@ -144,7 +141,7 @@ def classifier(folder: Path, described: dict, device: torch.device, load) -> Ext
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
         record = kept_classifier(path, device)
         torch.manual_seed(0)
-        network = Classifier(described["channels"], classes).to(device)
+        network = Classifier(config.channels, classes).to(device)
         if record is None or record["identity"] != identity:
             print(f"training the classifier of {name} whose features FID_cls compares: once, a few minutes on a CPU")
             fit(network, train_set, device)
@@ -167,13 +164,12 @@ def kept_classifier(path: Path, device: torch.device) -> dict | None:
 
 
 def fingerprint(*datasets: data.Dataset) -> str:
-    """Tells labelled data sets apart by their labels and some of their images."""
-    digest = hashlib.sha256()
+    """Twelve letters that tell labelled data sets apart by their labels and some of their images."""
+    parts = []
     for dataset in datasets:
-        digest.update(dataset.labels.numpy().tobytes())
         some = torch.linspace(0, len(dataset) - 1, min(16, len(dataset))).long()
-        digest.update(dataset[some].mul(255).round().byte().numpy().tobytes())
-    return digest.hexdigest()
+        parts += [dataset.labels.numpy(), dataset[some].mul(255).round().byte().numpy()]
+    return files.fingerprint(*parts)
 
 
 @torch.enable_grad()

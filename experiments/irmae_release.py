@@ -1,6 +1,6 @@
-"""Checkpoints of the code released with IRMAE: a bare state dict that says nothing but its shapes.
+"""Checkpoints of the code released with IRMAE: a bare state dict, whose names and shapes are all there is.
 
-The shapes are enough: they hold the architecture, the channels, n, l and whether it is a VAE.
+They determine the architecture, the channels, n, l and whether it is a VAE.
 """
 
 from pathlib import Path
@@ -10,6 +10,33 @@ from torch import Tensor
 from utils.errors import UserError
 
 FIRST_WIDTHS = {32: "mnist", 128: "celeba"}  # channels after the encoder's first convolution
+
+
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+
+
+def unwrap(record: dict, path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of another trainer: bare, or as a value (``{"state_dict": ..., "epoch": ...}``).
+
+    Prefixes that wrappers of the module add to every name are removed.
+
+    Raises:
+        UserError: no state dict with the names ``enc.*``.
+    """
+    for candidate in (record, *(value for value in record.values() if isinstance(value, dict))):
+        weights = {without_prefixes(str(key)): value for key, value in candidate.items()}
+        if any(key.startswith("enc.") for key in weights) and all(isinstance(v, Tensor) for v in weights.values()):
+            return weights
+    found = ", ".join(map(str, list(record)[:3]))
+    raise UserError(
+        f"{path}: neither a checkpoint of train.py nor a state dict of the IRMAE release (it holds {found})"
+    )
+
+
+def without_prefixes(key: str) -> str:
+    while key.startswith(PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
 
 
 def describe_weights(weights: dict[str, Tensor], path: Path) -> dict:

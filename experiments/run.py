@@ -11,6 +11,7 @@ import torch
 import data
 import models
 from experiments import formats
+from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop
 from utils.errors import Diverged, UserError
@@ -135,7 +136,6 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     record = checkpoint.load(path)
-    values = {"weights": record}
     if "format" in record:
         if (found := record["format"]) not in (1, formats.FORMAT):
             raise UserError(
@@ -144,6 +144,9 @@ def read(path: str | Path) -> Checkpoint:
         names = {each.name for each in dataclasses.fields(Checkpoint)}
         values = {key: value for key, value in record.items() if key in names}
         formats.part(values, "weights", path)
+    else:
+        record = unwrap(record, path)
+        values = {"weights": record}
     return formats.checked(Checkpoint, values | {"config": RunConfig.from_record(record, path)}, path)
 
 

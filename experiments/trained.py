@@ -1,86 +1,182 @@
-"""What every evaluation script does first: open a checkpoint, rebuild its model, find its data."""
+"""Trained models in Python: open a checkpoint; encode, decode and sample. The evaluation scripts use nothing else.
 
-import argparse
-import hashlib
-import os
-from dataclasses import dataclass
+from experiments.trained import load
+
+run = load("checkpoint/mnist/irmae")
+codes = run.encode(images)
+samples = run.decode(run.sample("mvg", 64))
+print(run.spectrum().rank())
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 import data
-from experiments import run
+from experiments.run import Checkpoint, RunConfig, read
 from models.base import Autoencoder
-from utils import checkpoint, devices
+from utils import checkpoint, devices, latents
 from utils.errors import UserError
+
+FIT_SIZE = 10_000  # training images whose codes a density is fitted to
 
 
 @dataclass
-class Experiment:
-    """A trained model and the data it was trained on.
+class Trained:
+    """A trained model, the configuration of its training run, and the data that it was trained on.
 
     Attributes:
         name: of the checkpoint.
-        model_name: its row in ``models.MODELS``.
-        data: what ``data.describe`` says, and ``path``.
+        path: of its file.
+        model: in evaluation mode, on ``device``.
+        config: of the training; ``data_path`` is where the data lies now.
+        epochs: finished ones; None for a checkpoint of the code released with IRMAE, which does not record them.
+        seconds: of training and validation; None as well.
+        posterior: the codes that ``codes``, ``spectrum`` and ``sample`` use of an encoder that gives a distribution:
+            "sample", a draw, as the code released with IRMAE; or "mean".
+        seed: of these draws.
+        batch_size: images at a time.
     """
 
     name: str
     path: Path
     model: Autoencoder
-    model_name: str
-    config: dict
-    data: dict
+    config: RunConfig
     device: torch.device
-    skip_corrupt: bool
+    epochs: int | None = None
+    seconds: float | None = None
+    posterior: str = "sample"
+    seed: int = 0
+    batch_size: int = 500
+    _datasets: dict = field(default_factory=dict, repr=False)
+    _training_codes: dict = field(default_factory=dict, repr=False)
 
-    def load(self, split: str, size: int | None = None) -> data.Dataset:
-        """A split of the data set, prepared as for training."""
-        return data.load(
-            self.data["name"],
-            split,
-            self.data["path"],
-            size,
-            self.data["image_size"],
-            self.data["channels"],
-            self.skip_corrupt,
-            white=self.data["white"],
-        )
+    def dataset(self, split: str, size: int | None = None) -> data.Dataset:
+        """ "train", "valid" or "test" of the data set, prepared as for training; only the first ``size`` images."""
+        if (split, size) not in self._datasets:
+            self._datasets[split, size] = self.config.load_data(split, size)
+        return self._datasets[split, size]
+
+    def encode(self, images: Tensor | np.ndarray | data.Dataset) -> Tensor:
+        """Codes of images; the mean of the posterior where the code is a distribution.
+
+        Args:
+            images: any number, ``(N, C, H, W)``, as floats in [0, 1] or as uint8; or a data set.
+
+        Returns:
+            ``(N, n)`` float32 in main memory.
+
+        Raises:
+            UserError: images of another shape, type or range; codes that are not finite.
+        """
+        return self._encode(images, "mean")
+
+    def sample_codes(self, images: Tensor | np.ndarray | data.Dataset) -> Tensor:
+        """A draw of each image's posterior, from ``seed``; as ``encode`` where the code is not a distribution."""
+        return self._encode(images, "sample")
+
+    def codes(self, images: str | Tensor | np.ndarray | data.Dataset = "test", size: int | None = None) -> Tensor:
+        """Codes ``(N, n)`` of the kind that ``posterior`` names, of a split of the data set or of images."""
+        return self._encode(self.dataset(images, size) if isinstance(images, str) else images, self.posterior)
+
+    def _encode(self, images: Tensor | np.ndarray | data.Dataset, posterior: str) -> Tensor:
+        batches = -(-len(images) // self.batch_size)
+        return latents.encode(self.model, self._batches(images), posterior, self.seed, batches)
+
+    def _batches(self, images: Tensor | np.ndarray | data.Dataset) -> Iterator[Tensor]:
+        if isinstance(images, data.Dataset):
+            return images.batches(self.batch_size, self.device)
+        x, size = torch.as_tensor(images), self.config.image_size
+        shape = (self.config.channels, size, size)
+        if x.shape[1:] != shape:
+            raise UserError(f"images of shape {tuple(x.shape)}: expected (N, {', '.join(map(str, shape))})")
+        if x.dtype == torch.uint8:
+            x = x / 255
+        if not x.is_floating_point() or (x.numel() and not (x.min() >= 0 and x.max() <= 1)):
+            raise UserError(f"images of type {x.dtype}: expected uint8, or floats in [0, 1]")
+        return (part.to(self.device, torch.float32) for part in x.split(self.batch_size))
+
+    def is_stochastic(self, images: Tensor | np.ndarray | data.Dataset) -> bool:
+        """Whether the encoder gives a distribution: draws of these images' codes differ from the means."""
+        return not torch.equal(self.encode(images), self.sample_codes(images))
+
+    def decode(self, codes: Tensor | np.ndarray) -> Tensor:
+        """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1], in main memory."""
+        return torch.cat([images.cpu() for images in self.decode_batches(codes)])
+
+    def decode_batches(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
+        """The same in batches, on the device: never all images at once."""
+        return latents.decode(self.model, torch.as_tensor(codes), self.batch_size, self.device)
+
+    def spectrum(self, split: str = "test", size: int | None = None) -> latents.Spectrum:
+        """Singular values of the covariance of the codes of a split, as ``singular.py`` shows them."""
+        return latents.spectrum(self.codes(split, size))
+
+    def training_codes(self) -> Tensor:
+        """Codes of the first 10,000 training images, to which a density is fitted. Computed once."""
+        key = (self.posterior, self.seed)
+        if key not in self._training_codes:
+            dataset = self.dataset("train")
+            if len(dataset) < 2:
+                raise UserError(f"{len(dataset)} training image: a distribution of codes needs at least 2")
+            self._training_codes = {key: self.codes(dataset.first(min(FIT_SIZE, len(dataset))))}
+        return self._training_codes[key]
+
+    def sample(self, density: str, num: int, seed: int = 0, components: int = 4) -> Tensor:
+        """Codes ``(num, n)`` drawn from a density.
+
+        Args:
+            density: "prior", the model's own; "mvg", a multivariate Gaussian, or "gmm", a mixture of ``components``
+                Gaussians, fitted to ``training_codes``.
+
+        Raises:
+            UserError: another density, or the prior of a model that has none.
+        """
+        if density == "prior":
+            return self.model.sample_prior(num, torch.Generator().manual_seed(seed)).cpu()
+        if density == "mvg":
+            return latents.sample_gaussian(self.training_codes(), num, seed)
+        if density == "gmm":
+            return latents.sample_mixture(latents.fit_mixture(self.training_codes(), components, seed), num, seed)
+        raise UserError(f"density {density!r}: expected prior, mvg or gmm")
 
     def summary(self) -> dict:
-        """What a result says of where it comes from."""
-        return {"model_name": self.name, "model": self.model_name, "config": self.config, "dataset": self.data["name"]}
+        """Where a result comes from, for the JSON files beside the figures."""
+        sizes = {key: getattr(self.config, key) for key in ("architecture", "channels", "latent_dim")}
+        return {
+            "model_name": self.name,
+            "model": self.config.model,
+            "config": sizes | self.config.options,
+            "dataset": self.config.dataset,
+            "posterior": self.posterior,
+        }
 
 
-def newest(args: argparse.Namespace) -> str:
-    """The name of the newest checkpoint of ``--dataset``, and a line that says which. Raises UserError if none."""
-    folder = Path(args.checkpoint) / args.dataset
-    names = checkpoint.available(folder)
-    if not names:
-        raise UserError(
-            f"{folder}: no checkpoint there (--checkpoint, --dataset); train one first: python train.py --dataset "
-            f"{args.dataset}"
-        )
-    print(f"using the newest checkpoint of {args.dataset}: {folder / names[0]}")
-    return names[0]
+def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | Path | None = None) -> Trained:
+    """The trained model of a checkpoint file: of ``train.py``, or a bare state dict of the code released with IRMAE.
 
-
-def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experiment:
-    """The experiment that the flags name: ``name``, else ``--model-name``, else the newest of the data set.
+    Args:
+        path: such as ``checkpoint/mnist/irmae``.
+        device: "cpu" or "cuda". On CUDA, TF32 is disabled for the whole process, as in the scripts.
+        data_path: folder of the data set, if it is not where it was at training.
 
     Raises:
-        UserError: no such checkpoint, a damaged one, or a flag that contradicts it.
+        UserError: no such file, or one that is damaged or holds something else.
     """
-    name = name or args.model_name or newest(args)
-    path = checkpoint.path_of(args.checkpoint, args.dataset, name)
-    saved = run.read(path)
+    if torch.device(device).type == "cuda":
+        devices.set_precision("fp32")
+    return build(Path(path), read(path), torch.device(device), data_path)
+
+
+def build(path: Path, saved: Checkpoint, device: torch.device, data_path: str | Path | None = None) -> Trained:
+    """The trained model of the content of a checkpoint. Raises UserError where its weights are not usable."""
     config = saved.config
-    check_flags(args, config, path)
-
-    described = data.describe(args.dataset, **image_flags(args, config))
-    place = args.data_path or data.recorded_path(args.dataset, config.data_path, path)
-    described |= {"path": place or data.DEFAULT_PATH, "white": args.white or config.white}
-
+    place = data_path or data.recorded_path(config.dataset, config.data_path, path) or data.DEFAULT_PATH
+    config = replace(config, data_path=str(place))
     model = config.build_model()
     try:
         model.load_state_dict(saved.weights)
@@ -88,44 +184,6 @@ def open_experiment(args: argparse.Namespace, name: str | None = None) -> Experi
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit the model {config.model} it names ({reason})") from error
     checkpoint.require_finite(model.state_dict(), path)
-    computing_on = devices.choose(args.gpu)
-    devices.prepare(model, computing_on).eval()
-    skip_corrupt = args.skip_corrupt or config.skip_corrupt
-    values = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")} | config.options
-    return Experiment(name, path, model, config.model, values, described, computing_on, skip_corrupt)
-
-
-def image_flags(args: argparse.Namespace, config: run.RunConfig) -> dict:
-    """Image size and channels as recorded or, for a bare state dict, as its network takes. Contradictions raise."""
-    values = {"channels": config.channels, "image_size": config.image_size}
-    for key, value in values.items():
-        given = getattr(args, key)
-        if given is not None and given != value:
-            raise UserError(f"--{key.replace('_', '-')} {given} contradicts the checkpoint, which has {value}")
-    return values
-
-
-def check_flags(args: argparse.Namespace, config: run.RunConfig, path: Path) -> None:
-    """Raises UserError where -n, -l or --vae contradicts what the file says, with both values."""
-    layers = config.options.get("linear_layers", 0)
-    if args.latent_dim is not None and args.latent_dim != config.latent_dim:
-        raise UserError(f"-n {args.latent_dim} contradicts {path}, whose code has n = {config.latent_dim}")
-    if args.linear_layers is not None and args.linear_layers != layers:
-        raise UserError(f"-l {args.linear_layers} contradicts {path}, whose model {config.model} has l = {layers}")
-    if args.vae and config.model != "vae":
-        raise UserError(f"--vae contradicts {path}, whose model is {config.model}")
-
-
-def joined(names: list[str]) -> str:
-    """A file's name for the results of several models: ``ae+irmae``, which no other choice of several shares."""
-    if len(names) == 1:
-        return names[0]
-    name = "+".join(name.replace("%", "%25").replace("+", "%2B") for name in names)
-    if len(os.fsencode(name)) > checkpoint.LONGEST_NAME:
-        name = f"{names[0][:40]}+{len(names) - 1}-more-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
-    return name
-
-
-def output_path(args: argparse.Namespace, task: str, name: str, suffix: str = ".png") -> Path:
-    """``<save-path>/<dataset>/<task>/<model-name>.png``."""
-    return Path(args.save_path) / args.dataset / task / (name + suffix)
+    devices.prepare(model, device).eval()
+    seconds = sum(row["seconds"] for row in saved.metrics) if saved.metrics else None
+    return Trained(path.name, path, model, config, device, saved.epoch or None, seconds)

@@ -1,37 +1,63 @@
-"""Codes of a whole data set, their spectrum, and the densities fitted to them."""
+"""Codes of many images, the spectrum of their covariance, and the densities that are fitted to them."""
 
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from tqdm import tqdm
 
 from utils.errors import UserError
 
+if TYPE_CHECKING:  # scikit-learn is imported where it is used: --help does not wait for it
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
+
 RANK_THRESHOLD = 1e-3
+POSTERIORS = {
+    "sample": "a draw of q(z | x), as the code released with IRMAE",
+    "mean": "the mean of q(z | x)",
+}
 
 
 @torch.no_grad()
-def encode(model, dataset, batch_size: int = 500, device: torch.device | str = "cpu") -> Tensor:
-    """The codes of all images in their order: ``(N, n)`` float32 in main memory. Raises UserError unless finite."""
+def encode(
+    model, batches: Iterable[Tensor], posterior: str = "mean", seed: int = 0, total: int | None = None
+) -> Tensor:
+    """The codes of all images in their order: ``(N, n)`` float32 in main memory.
+
+    Args:
+        model: a ``models.base.Autoencoder``; it is put into evaluation mode.
+        batches: of images ``(B, C, H, W)`` in [0, 1], on the model's device.
+        posterior: a key of ``POSTERIORS``. The two differ only for a model whose encoder gives a distribution.
+        seed: of the draws; the random state of the caller is not changed.
+        total: number of batches, for the progress bar.
+
+    Raises:
+        UserError: the codes are not finite.
+    """
     model.eval()
-    batches = dataset.batches(batch_size, device=device)
-    total = -(-len(dataset) // batch_size)
-    # Copied once, at the end: no batch waits for the host.
-    codes = torch.cat([model.encode(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
+    function = {"mean": model.encode, "sample": model.sample_codes}[posterior]
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(list(devices)):
+        torch.manual_seed(seed)
+        # Copied once, at the end: no batch waits for the host.
+        codes = torch.cat([function(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
     if not torch.isfinite(codes).all():
         raise UserError("the codes of this checkpoint are not finite numbers: train again with a lower --lr")
     return codes
 
 
 @torch.no_grad()
-def decode(model, codes: Tensor, batch_size: int = 500, device: torch.device | str = "cpu") -> Tensor:
-    """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1], in main memory."""
+def decode(model, codes: Tensor, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Images of codes ``(N, n)`` in batches ``(batch_size, C, H, W)``, clamped to [0, 1], on the device."""
     model.eval()
-    return torch.cat([model.decode(z.to(device)).clamp(0, 1).cpu() for z in codes.float().split(batch_size)])
+    for part in codes.float().split(batch_size):
+        yield model.decode(part.to(device)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -63,18 +89,73 @@ def spectrum(codes: Tensor) -> Spectrum:
     """Spectrum of the covariance of codes ``(N, n)``, in float64. Raises UserError for fewer than 2 codes."""
     if len(codes) < 2:
         raise UserError(f"a covariance needs at least 2 codes, found {len(codes)}: raise --test-size")
-    covariance = np.cov(codes.double().numpy(), rowvar=False).reshape(codes.shape[1], codes.shape[1])
-    values = np.linalg.svd(covariance, compute_uv=False)
+    values = np.linalg.svd(covariance(codes.double().numpy()), compute_uv=False)
     return Spectrum(values / values[0] if values[0] > 0 else values, float(values[0]))
+
+
+def covariance(values: np.ndarray) -> np.ndarray:
+    """``(n, n)`` sample covariance of rows ``(N, n)``, for n = 1 too."""
+    return np.cov(values, rowvar=False).reshape(values.shape[1], values.shape[1])
 
 
 def sample_gaussian(codes: Tensor, num: int, seed: int) -> Tensor:
     """``(num, n)`` draws of the multivariate Gaussian with the codes' mean and covariance."""
     values = codes.double().numpy()
-    covariance = np.cov(values, rowvar=False).reshape(codes.shape[1], codes.shape[1])
     # By eigenvectors: the covariance of a low-rank code has no Cholesky factor.
-    draws = np.random.default_rng(seed).multivariate_normal(values.mean(axis=0), covariance, num, method="eigh")
+    generator = np.random.default_rng(seed)
+    draws = generator.multivariate_normal(values.mean(axis=0), covariance(values), num, method="eigh")
     return torch.from_numpy(draws).float()
+
+
+def fit_mixture(codes: Tensor, components: int, seed: int) -> "GaussianMixture":
+    """A Gaussian mixture with full covariances.
+
+    Raises:
+        UserError: more components than codes, or codes that do not vary.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    if components > len(codes):
+        raise UserError(f"-d {components}: a mixture needs at least one code per component, found {len(codes)} codes")
+    require_variation(codes)
+    # The regulariser of the covariances must be small beside the codes' own variance, whatever their scale.
+    values = codes.double().numpy()
+    floor = max(1e-6 * float(values.var(axis=0).max()), 1e-12)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        mixture = GaussianMixture(components, covariance_type="full", reg_covar=floor, random_state=seed).fit(values)
+    if raised:
+        print(f"warning: -d {components}: {str(raised[0].message).splitlines()[0]}", file=sys.stderr)
+    return mixture
+
+
+def sample_mixture(mixture: "GaussianMixture", num: int, seed: int | None = None) -> Tensor:
+    """``(num, n)`` draws of a fitted mixture, component by component; in random order with a ``seed``."""
+    draws = torch.from_numpy(mixture.sample(num)[0]).float()
+    return draws if seed is None else draws[torch.randperm(num, generator=torch.Generator().manual_seed(seed))]
+
+
+def fit_pca(codes: Tensor, dimensions: int, seed: int) -> "PCA":
+    """Principal components. Raises UserError for more than the codes have, or codes that do not vary."""
+    from sklearn.decomposition import PCA
+
+    most = min(codes.shape)
+    if dimensions > most:
+        raise UserError(
+            f"-d {dimensions}: {len(codes)} codes of dimension n = {codes.shape[1]} have at most {most} principal "
+            "components"
+        )
+    require_variation(codes)
+    return PCA(dimensions, random_state=seed).fit(codes.double().numpy())
+
+
+def require_variation(codes: Tensor) -> None:
+    """Raises UserError where all codes ``(N, n)`` are the same up to the rounding of float32."""
+    if len(codes) < 2 or codes.double().std(dim=0).max() <= 1e-6 * codes.abs().max():
+        raise UserError(
+            f"all {len(codes)} codes are the same: the images do not differ, or the encoder ignores them; there is "
+            "nothing to fit"
+        )
 
 
 def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -93,24 +174,3 @@ def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> 
     for row, dimension in enumerate(order[:dimensions]):
         walked[row, :, dimension] += torch.linspace(-reach, reach, steps, dtype=torch.float64) * deviation[dimension]
     return walked.flatten(0, 1).float(), order
-
-
-def fit_mixture(codes: Tensor, components: int, seed: int) -> GaussianMixture:
-    """A Gaussian mixture with full covariances. Raises UserError for more components than codes."""
-    if components > len(codes):
-        raise UserError(f"-d {components}: a mixture needs at least one code per component, found {len(codes)} codes")
-    # The regulariser of the covariances must be small beside the codes' own variance, whatever their scale.
-    values = codes.double().numpy()
-    floor = max(1e-6 * float(values.var(axis=0).max()), 1e-12)
-    return GaussianMixture(components, covariance_type="full", reg_covar=floor, random_state=seed).fit(values)
-
-
-def fit_pca(codes: Tensor, dimensions: int, seed: int) -> PCA:
-    """Principal components. Raises UserError for more than the codes have."""
-    most = min(codes.shape)
-    if dimensions > most:
-        raise UserError(
-            f"-d {dimensions}: {len(codes)} codes of dimension n = {codes.shape[1]} have at most {most} principal "
-            "components"
-        )
-    return PCA(dimensions, random_state=seed).fit(codes.double().numpy())

@@ -16,8 +16,10 @@ from conftest import assert_refused
 import data
 from experiments import fid_features as features
 from experiments import run
+from experiments.trained import load
 from models.layers.ssim import ssim
 from utils import latents, metrics
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -28,15 +30,14 @@ def with_classifier(trained):
     least = features.LEAST_STEPS
     features.LEAST_STEPS = 48
     try:
-        open_classifier(trained)
+        open_classifier(trained, trained)
     finally:
         features.LEAST_STEPS = least
     return trained
 
 
-def open_classifier(folder):
-    described = data.describe("digits")
-    return features.classifier(folder / "features", described, CPU, lambda split: data.load("digits", split))
+def open_classifier(folder, trained):
+    return features.classifier(folder / "features", load(trained / "digits" / "ae"))
 
 
 def evaluate(call, folder, results, *flags):
@@ -72,16 +73,18 @@ def test_numbers_of_a_model(with_classifier, everything, name):
     model, saved = open_model(with_classifier, name)
     dataset = data.load("digits", "test")
     x = dataset[:]
-    codes = model.encode(x)
+    torch.manual_seed(0)  # --seed
+    codes = model.sample_codes(x)
     y = model.decode(codes).clamp(0, 1)
     row = rows[name]
+    assert row["posterior"] == "sample"
     assert row["mse"] == pytest.approx(float(F.mse_loss(y.double(), x.double())), rel=1e-4)
-    assert row["ssim"] == pytest.approx(float(ssim(y, x).mean()), rel=1e-4)
+    assert row["ssim"] == pytest.approx(float(ssim(y.double(), x.double()).mean()), rel=1e-4)
     assert row["rank"] == latents.spectrum(codes).rank()
     assert row["parameters"] == sum(p.numel() for p in model.parameters())
     assert row["epochs"] == 2
     assert row["training_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in saved.metrics))
-    extractor = open_classifier(with_classifier)
+    extractor = open_classifier(with_classifier, with_classifier)
     real, fake = (extractor.of([images], len(images), "test") for images in (x, y))
     assert row["fid_cls_reconstruction"] == pytest.approx(metrics.frechet_distance(real, fake), rel=1e-3)
     assert row["classifier_accuracy"] == extractor.test_accuracy > 0.5
@@ -110,7 +113,7 @@ def test_only_models_with_a_prior_are_sampled_from_it(everything):
 @torch.no_grad()
 def test_real_is_nearer_to_real_than_samples_and_samples_than_noise(with_classifier):
     """Samples of a linear autoencoder: principal components are trained to the end in no time."""
-    extractor = open_classifier(with_classifier)
+    extractor = open_classifier(with_classifier, with_classifier)
     images, training = (dataset[:] for dataset in (data.load("digits", "test"), data.load("digits", "train")))
     fitted = latents.fit_pca(training.flatten(1), 32, 0)
     codes = torch.from_numpy(fitted.transform(training.flatten(1).numpy()))
@@ -125,7 +128,7 @@ def test_real_is_nearer_to_real_than_samples_and_samples_than_noise(with_classif
 
 def test_the_classifier_is_trained_once_for_the_same_labels(with_classifier, monkeypatch, capsys):
     monkeypatch.setattr(features, "fit", lambda *arguments: pytest.fail("trained again"))
-    assert open_classifier(with_classifier).test_accuracy > 0.5
+    assert open_classifier(with_classifier, with_classifier).test_accuracy > 0.5
     dataset = data.load("digits", "train")
     other = type(dataset)(dataset.store, dataset.labels.roll(1), dataset.classes)
     assert features.fingerprint(dataset) != features.fingerprint(other)
@@ -140,17 +143,15 @@ def test_a_damaged_classifier_is_trained_again(with_classifier, monkeypatch, tmp
     damaged.write_bytes(kept.read_bytes()[:5000] if content == b"half" else content)
     fitted = []
     monkeypatch.setattr(features, "fit", lambda *arguments: fitted.append(1))
-    open_classifier(tmp_path)
+    open_classifier(tmp_path, with_classifier)
     assert fitted and features.kept_classifier(damaged, CPU) is not None
 
 
-def test_classifier_features_need_labels(tmp_path):
-    from utils.errors import UserError
-
-    dataset = data.load("digits", "test")
-    bare = type(dataset)(dataset.store)
+def test_classifier_features_need_labels(trained, tmp_path):
+    model = load(trained / "digits" / "ae")
+    model.dataset = lambda split: data.base.Dataset(data.load("digits", split).store)
     with pytest.raises(UserError, match="has no labels"):
-        features.classifier(tmp_path, data.describe("digits"), CPU, lambda split: bare)
+        features.classifier(tmp_path, model)
 
 
 def no_download(*arguments, **options):
