@@ -10,6 +10,7 @@ from PIL import Image
 
 import data
 import experiments.run
+from utils import latents
 
 TASKS = ("reconstruction", "interpolation", "mvg", "gmm", "pca", "tsne")
 
@@ -105,15 +106,22 @@ def test_singular_values_of_several_models(trained, results):
     assert [row["model_name"] for row in rows] == ["ae", "irmae", "vae"]
     x = data.load("digits", "test")[:360]
     for row in rows:
+        model = model_of(trained, row["model_name"])
+        torch.manual_seed(0)  # --seed
         with torch.no_grad():
-            torch.manual_seed(0)  # --seed
-            codes = model_of(trained, row["model_name"]).sample_codes(x).double().numpy()
+            codes = model.sample_codes(x).double().numpy()
+            means = latents.spectrum(model.encode(x))
         centred = codes - codes.mean(0)
         expected = np.linalg.svd(centred, compute_uv=False) ** 2
         expected /= expected[0]
         assert row["spectrum"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
         assert row["rank"] == int((expected > 1e-3).sum())
         assert f"{row['model_name']}: rank {row['rank']} of 16" in result.out
+        if row["model_name"] == "vae":  # its code is a distribution: both kinds are reported
+            assert row["samples"]["rank"] == row["rank"] and row["means"]["rank"] == means.rank() < row["rank"]
+            assert f"of means {means.rank()} and {means.effective_rank():.2f}" in result.last_line
+        else:
+            assert "means" not in row
 
 
 def test_the_newest_checkpoint_is_taken_and_named(trained, results, call):
