@@ -144,7 +144,7 @@ def test_the_cache_is_reused_until_a_file_changes(tmp_path, monkeypatch):
     first = data.load("folder", "train", tmp_path)
     decoded = []
     original = decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda *arguments: decoded.append(1) or original(*arguments))
+    monkeypatch.setattr(decoding, "decode", lambda *args, **how: decoded.append(1) or original(*args, **how))
     assert torch.equal(data.load("folder", "train", tmp_path).store, first.store) and not decoded
     data.load("folder", "train", tmp_path, image_size=32)
     assert len(decoded) == 12  # another size is another cache
