@@ -95,21 +95,10 @@ class IRMAE(AE):
         channels: int,
         latent_dim: int,
         linear_layers: Annotated[
-            int,
-            Flag(
-                "-l",
-                "--linear-layers",
-                type=natural,
-                help="l, linear layers after the encoder; 0 is the plain autoencoder",
-            ),
+            int, Flag("-l", "--linear-layers", type=natural, help="l, linear layers after the encoder; 0: plain AE")
         ] = 8,
         init_variance: Annotated[
-            float,
-            Flag(
-                "--init-variance",
-                type=positive_float,
-                help="factor on the variance of the linear layers at the start",
-            ),
+            float, Flag("--init-variance", type=positive_float, help="factor on the linear layers' initial variance")
         ] = 1.0,
     ):
         if linear_layers < 1:

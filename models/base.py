@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers.entropy_bottleneck import EntropyBottleneck
-from models.layers.gaussian_mixture import MixtureEstimator
+from models.layers.mixture_estimator import MixtureEstimator
 from models.networks import build_networks
 from models.networks.base import full_precision
 from utils.errors import UserError
@@ -135,7 +135,7 @@ class DensityModel(Autoencoder):
 
     def energy(self, x: Tensor) -> Tensor:
         """−log of the density of the features of ``x``, ``(B,)`` in nats: high where x is unlike the training data."""
-        return self.prior(self.features(x))[0]
+        return self.prior.energy(self.features(x))
 
     def fit_prior(self, batches: Iterable[Tensor], em: bool = False, seed: int = 0) -> None:
         """Fix a mixture to that of a whole training set instead of the running averages; leaves evaluation mode on.
@@ -155,8 +155,8 @@ class DensityModel(Autoencoder):
                     self.prior.fit(features)
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        # Leaving out coordinates of a Gaussian mixture is marginalising over them.
-        draws = self.prior.running_mixture().sample(num, generator)[:, : self.latent_dim]
+        # Leaving out coordinates of a mixture is marginalising over them.
+        draws = self.prior.sample(num, generator)[:, : self.latent_dim]
         return draws.to(next(self.parameters()).dtype)
 
 

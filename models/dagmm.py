@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import DensityModel
-from models.layers.gaussian_mixture import Components, MixtureEstimator
+from models.layers.mixture_estimator import Components, MixtureEstimator
 from utils.flags import Flag, non_negative_float
 
 ERROR_FEATURES = 2  # relative Euclidean distance and cosine similarity

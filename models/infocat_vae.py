@@ -57,28 +57,20 @@ class CatVAE(Autoencoder):
             int, Flag("--sub-dim", type=positive, help="δ, dimensions of the code for each class; n = K δ")
         ] = 2,
         prior_mean: Annotated[
-            float,
-            Flag("--prior-mean", type=non_negative_float, help="λ, mean of a class's prior on its own axes"),
+            float, Flag("--prior-mean", type=non_negative_float, help="λ, mean of a class's prior on its own axes")
         ] = 2.0,
         kl_weight: Annotated[
-            float,
-            Flag("--kl-weight", type=non_negative_float, help="β, weight of the divergence from the class's prior"),
+            float, Flag("--kl-weight", type=non_negative_float, help="β, weight of the KL to the class's prior")
         ] = 1.0,
         entropy_weight: Annotated[
-            float,
-            Flag("--entropy-weight", type=finite_float, help="γ, weight of Σ a log a, the classes' entropy"),
+            float, Flag("--entropy-weight", type=finite_float, help="γ, weight of Σ a log a, the classes' entropy")
         ] = 1.0,
         balance_weight: Annotated[
-            float,
-            Flag("--balance-weight", type=non_negative_float, help="weight of equally large classes (ours)"),
+            float, Flag("--balance-weight", type=non_negative_float, help="weight of equally large classes (ours)")
         ] = 0.0,
         smooth_weight: Annotated[
             float,
-            Flag(
-                "--smooth-weight",
-                type=non_negative_float,
-                help="weight of classes that do not change with deformations (ours)",
-            ),
+            Flag("--smooth-weight", type=non_negative_float, help="weight of classes stable under deformations (ours)"),
         ] = 0.0,
     ):
         if latent_dim != num_classes * sub_dim:
@@ -166,24 +158,21 @@ class InfoCatVAE(CatVAE):
     The released code hands probabilities to a function that takes a softmax itself; here it is taken once.
 
     Args:
-        architecture, channels, latent_dim: see ``CatVAE``.
+        args, options: see ``CatVAE``.
         info_weight: weight of that cross-entropy, in nats per image, beside the terms of ``CatVAE``.
-        options: of ``CatVAE``.
     """
 
     title = "InfoCatVAE (arXiv 1806.08240): CatVAE whose encoder finds the class of what it generates"
 
     def __init__(
         self,
-        architecture: str,
-        channels: int,
-        latent_dim: int,
+        *args,
         info_weight: Annotated[
             float, Flag("--info-weight", type=non_negative_float, help="weight of that cross-entropy")
         ] = 100.0,
         **options,
     ):
-        super().__init__(architecture, channels, latent_dim, **options)
+        super().__init__(*args, **options)
         self.info_weight = info_weight
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:

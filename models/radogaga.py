@@ -12,7 +12,7 @@ from torch import Tensor
 from models.base import DensityModel
 from models.layers.distortion import Distortion, Lambda1, Lambda2, choose_distortion
 from models.layers.entropy_bottleneck import EntropyBottleneck
-from models.layers.gaussian_mixture import Components, MixtureEstimator
+from models.layers.mixture_estimator import Components, MixtureEstimator
 from utils.flags import Flag, positive, positive_float, probability
 
 LOG_FLOOR = 1e-3  # in log(D + floor), as in the released code: a perfect reconstruction has no logarithm
@@ -58,40 +58,26 @@ class RaDOGAGA(DensityModel):
         h: Annotated[str, Flag("--h", choices=("d", "log"), help="h: D or log D in the reconstruction term")] = "d",
         distortion: Distortion = "mse",
         prior: Annotated[
-            str,
-            Flag("--prior", choices=("factorized", "gmm"), help="P(z): entropy bottleneck, or Gaussian mixture"),
+            str, Flag("--prior", choices=("factorized", "gmm"), help="P(z): entropy bottleneck, or Gaussian mixture")
         ] = "factorized",
         noise_width: Annotated[
-            float,
-            Flag("--noise-width", type=positive_float, help="w, the noise ε is uniform on (−w/2, w/2)"),
+            float, Flag("--noise-width", type=positive_float, help="w, the noise ε is uniform on (−w/2, w/2)")
         ] = 0.3,
         components: Components = 3,
         estimation_dropout: Annotated[
-            float,
-            Flag("--estimation-dropout", type=probability, help="of the network behind the prior gmm"),
+            float, Flag("--estimation-dropout", type=probability, help="of the network behind the prior gmm")
         ] = 0.5,
         estimation_width: Annotated[
-            int,
-            Flag("--estimation-width", type=positive, help="hidden units of the network behind the prior gmm"),
+            int, Flag("--estimation-width", type=positive, help="hidden units of the network behind the prior gmm")
         ] = 10,
     ):
         super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.h, self.noise_width = lambda1, lambda2, h, noise_width
         self.distortion = choose_distortion(distortion, architecture)
-        self.factorized = prior == "factorized"
-        if self.factorized:
-            self.prior = EntropyBottleneck(latent_dim)
+        if prior == "factorized":
+            self.prior = EntropyBottleneck(latent_dim, noise_width)
         else:
             self.prior = MixtureEstimator(latent_dim, components, estimation_width, estimation_dropout)
-
-    def code_energy(self, z: Tensor) -> Tensor:
-        """−log P of codes ``(B, n)``, nats ``(B,)``: low where the training data is dense."""
-        if self.factorized:
-            return -self.prior.log_likelihood(z / self.noise_width).sum(dim=1)
-        return self.prior(z)[0]
-
-    def energy(self, x: Tensor) -> Tensor:
-        return self.code_energy(self.encode(x))
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         z = self.encode(x)
@@ -99,7 +85,8 @@ class RaDOGAGA(DensityModel):
         decoded, decoded_noisy = self.decode(z), self.decode(noisy)
         reconstruction = self.distortion(decoded, x)
         noise_effect = self.distortion(decoded_noisy, decoded).mean()
-        rate = self.code_energy(noisy if self.factorized else z).mean().to(z.dtype)  # a mixture computes in float64
+        rate = self.prior.energy(noisy if isinstance(self.prior, EntropyBottleneck) else z).mean()
+        rate = rate.to(z.dtype)  # a mixture computes in float64
         penalty = reconstruction if self.h == "d" else torch.log(reconstruction + LOG_FLOOR)
         return {
             "loss": rate + self.lambda1 * penalty.mean() + self.lambda2 * noise_effect,
@@ -107,8 +94,3 @@ class RaDOGAGA(DensityModel):
             "rate": rate,
             "noise_effect": noise_effect,
         }
-
-    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        if self.factorized:
-            return self.noise_width * self.prior.sample(num, generator)
-        return super().sample_prior(num, generator)

@@ -39,11 +39,7 @@ class RAE(Autoencoder):
         latent_dim: int,
         penalty: Annotated[
             str,
-            Flag(
-                "--penalty",
-                choices=("l2", "gp", "sn"),
-                help="of the decoder: weights, gradient, or spectral norm",
-            ),
+            Flag("--penalty", choices=("l2", "gp", "sn"), help="of the decoder: weights, gradient, or spectral norm"),
         ] = "l2",
         embedding_weight: Annotated[
             float, Flag("--embedding-weight", type=non_negative_float, help="β, weight of the code's square")

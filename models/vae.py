@@ -14,17 +14,12 @@ from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
 
 Beta = Annotated[
-    float,
-    Flag("--beta", type=non_negative_float, help="β, weight of the KL term; beta-tcvae: of the total correlation"),
+    float, Flag("--beta", type=non_negative_float, help="β, weight of the KL term, or in beta-tcvae of TC")
 ]
 
 
 class GaussianPosterior(Autoencoder):
-    """q(z | x) is a Gaussian with diagonal covariance, the prior is N(0, I), and the code is the posterior's mean.
-
-    Args:
-        architecture, channels, latent_dim, output: see ``Autoencoder``.
-    """
+    """q(z | x) is a Gaussian with diagonal covariance, the prior is N(0, I), and the code is the posterior's mean."""
 
     def __init__(self, architecture: str, channels: int, latent_dim: int, output: nn.Module | None = None):
         super().__init__(architecture, channels, latent_dim, 2 * latent_dim, output)

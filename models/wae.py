@@ -1,7 +1,6 @@
 """Wasserstein autoencoders: a penalty brings the distribution of all codes, not of each, to a Gaussian prior.
 
-Source: Tolstikhin, Bousquet, Gelly, Schölkopf 2018, "Wasserstein Auto-Encoders", arXiv 1711.01558, and its released
-code.
+Source: Tolstikhin, Bousquet, Gelly, Schölkopf 2018, "Wasserstein Auto-Encoders", arXiv 1711.01558; released code.
 """
 
 import math
@@ -28,9 +27,8 @@ DISCRIMINATOR_WIDTHS = (512, 512, 512, 512)
 class WAE(Autoencoder):
     """Encoder, decoder and prior N(0, σ_z² I) of both kinds of WAE; a subclass adds the penalty and its weight λ.
 
-    The loss is ``s Σ (x − x̂)² + λ · penalty``, the squared error summed over the pixels of an image: λ is the weight
-    beside that cost (section 4: c is the squared distance). ``"reconstruction"`` is the mean over the pixels, which
-    compares with every other model.
+    The loss is ``s Σ (x − x̂)² + λ · penalty``, the squared error summed over the pixels of an image (section 4: c is
+    the squared distance). ``"reconstruction"`` is the mean over the pixels, which compares with every other model.
 
     Args:
         architecture, channels, latent_dim: see ``Autoencoder``.
@@ -42,7 +40,7 @@ class WAE(Autoencoder):
         e_pretrain: steps of encoder pre-training, 0 for none.
     """
 
-    penalty_weight: float
+    penalty_weight: float  # λ
 
     def __init__(
         self,
@@ -53,24 +51,13 @@ class WAE(Autoencoder):
             float, Flag("--pz-scale", type=positive_float, help="σ_z, standard deviation of the prior")
         ] = 1.0,
         noise: Annotated[
-            str,
-            Flag(
-                "--noise",
-                choices=("none", "gaussian", "add_noise"),
-                help="of the encoder: a drawn code, or noise on the image",
-            ),
+            str, Flag("--noise", choices=("none", "gaussian", "add_noise"), help="drawn codes, or noise on the images")
         ] = "none",
         cost_scale: Annotated[
-            float,
-            Flag("--cost-scale", type=positive_float, help="s, factor on the squared error summed over pixels"),
+            float, Flag("--cost-scale", type=positive_float, help="s, factor on the squared error summed over pixels")
         ] = 0.05,
         e_pretrain: Annotated[
-            int,
-            Flag(
-                "--e-pretrain",
-                type=natural,
-                help="steps that match mean and covariance of the code to the prior's",
-            ),
+            int, Flag("--e-pretrain", type=natural, help="steps that fit mean and covariance of the code to the prior")
         ] = 0,
     ):
         code_width = 2 * latent_dim if noise == "gaussian" else latent_dim
@@ -107,8 +94,7 @@ class WAE(Autoencoder):
         return self.pz_scale * torch.randn(num, self.latent_dim, generator=generator).to(parameter)
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        parameters = [*self.enc.parameters(), *self.dec.parameters()]
-        return [{"params": parameters, "lr": learning_rate, "betas": BETAS}]
+        return [{"params": [*self.enc.parameters(), *self.dec.parameters()], "lr": learning_rate, "betas": BETAS}]
 
     def moment_distance(self, z: Tensor) -> Tensor:
         """Squared distances of the codes' mean and covariance to the prior's, 0 and σ_z² I, summed."""
@@ -119,49 +105,41 @@ class WAE(Autoencoder):
     def pretrain(self, draw: Callable[[int], Tensor], learning_rate: float) -> None:
         """Match the codes' mean and covariance to the prior's; trains the encoder only.
 
-        The released code stops when an error averaged over n² entries is below 0.1, which a 64-dimensional code meets
-        before the first step; here all steps are taken, and the prior's moments are exact instead of a sample's.
+        The released code stops where an error averaged over n² entries is below 0.1, which a code of 64 dimensions
+        has before the first step; here all steps are taken. The prior's moments are exact instead of a sample's.
         """
         optimizer = torch.optim.Adam(self.enc.parameters(), lr=learning_rate, betas=BETAS)
         self.train()
         for _ in range(self.e_pretrain):
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             self.moment_distance(self.sample_codes(draw(PRETRAIN_BATCH))).backward()
             optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
 
 
 class WAEMMD(WAE):
     """WAE whose penalty is the maximum mean discrepancy between codes and prior (algorithm 2).
 
     Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
+        args, options: see ``WAE``.
         mmd_weight: λ.
         kernel: see ``models.layers.mmd.mmd``.
-        options: of ``WAE``.
     """
 
     title = "WAE-MMD (arXiv 1711.01558): maximum mean discrepancy between codes and prior"
 
     def __init__(
         self,
-        architecture: str,
-        channels: int,
-        latent_dim: int,
+        *args,
         mmd_weight: Annotated[
             float, Flag("--mmd-weight", type=non_negative_float, help="λ, weight of the discrepancy")
         ] = 10.0,
         kernel: Annotated[
-            str,
-            Flag(
-                "--kernel",
-                choices=("imq", "rbf"),
-                help="of the discrepancy: inverse multiquadratics or Gaussian",
-            ),
+            str, Flag("--kernel", choices=("imq", "rbf"), help="inverse multiquadratics or Gaussian")
         ] = "imq",
         **options,
     ):
-        super().__init__(architecture, channels, latent_dim, **options)
+        super().__init__(*args, **options)
         self.penalty_weight, self.kernel = mmd_weight, kernel
 
     def penalty(self, z: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -175,20 +153,17 @@ class WAEGAN(WAE):
     discriminator's term sees the codes as constants. The encoder's term is the one that does not saturate, −log D(z).
 
     Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
+        args, options: see ``WAE``.
         gan_weight: λ.
         adversary_lr: learning rate of the discriminator.
         prior_offset: add log p(z) to the discriminator's output, which then only has to learn the density of the codes.
-        options: of ``WAE``.
     """
 
     title = "WAE-GAN (arXiv 1711.01558): a discriminator tells codes from draws of the prior"
 
     def __init__(
         self,
-        architecture: str,
-        channels: int,
-        latent_dim: int,
+        *args,
         gan_weight: Annotated[
             float, Flag("--gan-weight", type=non_negative_float, help="λ, weight of the encoder's term")
         ] = 10.0,
@@ -200,10 +175,10 @@ class WAEGAN(WAE):
         ] = False,
         **options,
     ):
-        super().__init__(architecture, channels, latent_dim, **options)
+        super().__init__(*args, **options)
         self.penalty_weight, self.prior_offset, self.adversary_lr = gan_weight, prior_offset, adversary_lr
         # The discriminator; checkpoints, metrics and the flag have had the name "adversary" from the beginning.
-        self.adversary = fully_connected((latent_dim, *DISCRIMINATOR_WIDTHS, 1), nn.ReLU)
+        self.adversary = fully_connected((self.latent_dim, *DISCRIMINATOR_WIDTHS, 1), nn.ReLU)
 
     def logits(self, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         """The discriminator's log-odds that ``z`` ``(B, n)`` comes from the prior, ``(B,)``."""
@@ -216,11 +191,10 @@ class WAEGAN(WAE):
 
     def penalty(self, z: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         learned = dict(self.adversary.named_parameters())
-        constant = {name: parameter.detach() for name, parameter in learned.items()}
-        penalty = F.softplus(-self.logits(z, constant)).mean()
+        penalty = F.softplus(-self.logits(z, {name: p.detach() for name, p in learned.items()})).mean()
         of_prior, of_codes = self.logits(prior, learned), self.logits(z.detach(), learned)
         return penalty, {"adversary": F.softplus(-of_prior).mean() + F.softplus(of_codes).mean()}
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        adversary = {"params": list(self.adversary.parameters()), "lr": self.adversary_lr, "betas": BETAS}
-        return [*super().parameter_groups(learning_rate), adversary]
+        group = {"params": list(self.adversary.parameters()), "lr": self.adversary_lr, "betas": BETAS}
+        return [*super().parameter_groups(learning_rate), group]

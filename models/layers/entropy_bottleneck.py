@@ -12,32 +12,33 @@ from torch import Tensor, nn
 
 from models.layers.lower_bound import lower_bound
 
+SMALLEST_DIFFERENCE = 1e-9  # of two logits of the cumulative distribution
 MOST_DOUBLINGS = 20  # of the bracket of a sample: draws up to a million units out
 BISECTIONS = 30  # of that bracket, down to a thousandth of a unit
 
 
 class EntropyBottleneck(nn.Module):
-    """Learned density of independent channels, blurred by uniform noise of width 1.
+    """Learned density of independent channels, blurred by uniform noise of width w.
 
     The cumulative distribution of a channel is c(x) = sigmoid(f_K(... f_1(x))), where
 
         f_k(x) = g_k(softplus(H_k) x + b_k),    g_k(x) = x + tanh(a_k) * tanh(x),    g_K(x) = x
 
     (equations 27 to 33). Every f_k rises in x, so c is a cumulative distribution whatever the parameters are. The
-    likelihood of x is c(x + 1/2) - c(x - 1/2): the probability of the unit interval around x, which is at once the
-    density of x after uniform noise and the probability of x as an integer symbol.
+    likelihood of x is c(x + 1/2) - c(x - 1/2), x in units of w: the probability of the interval of width w around x.
 
     Args:
         channels: C.
-        init_scale: rough width of the density before training; the codes should begin inside it.
+        width: w.
+        init_scale: rough width of the density before training, in units of w; the codes should begin inside it.
         filters: widths of the hidden layers, between one input and one output.
     """
 
-    likelihood_bound = 1e-9
-
-    def __init__(self, channels: int, init_scale: float = 10.0, filters: tuple[int, ...] = (3, 3, 3, 3)):
+    def __init__(
+        self, channels: int, width: float = 1.0, init_scale: float = 10.0, filters: tuple[int, ...] = (3, 3, 3, 3)
+    ):
         super().__init__()
-        self.channels = channels
+        self.channels, self.width = channels, width
         widths = (1, *filters, 1)
         layers = len(widths) - 1
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
@@ -68,32 +69,24 @@ class EntropyBottleneck(nn.Module):
             lower, upper = self.logits_cumulative(flat - 0.5), self.logits_cumulative(flat + 0.5)
         return tuple(logits.view(columns.shape).movedim(0, 1) for logits in (lower, upper))
 
-    def likelihood(self, x: Tensor) -> Tensor:
-        """Probability of the unit interval around each element of x ``(B, C, ...)``, at least ``likelihood_bound``.
-
-        In the upper tail both cumulative values round to 1. The difference is therefore taken between their
-        mirror images, on whichever side the sigmoid is small (the sign trick of the published code).
-        """
-        lower, upper = self.interval_logits(x)
-        sign = torch.where(lower + upper > 0, -1.0, 1.0)
-        probability = (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
-        return lower_bound(probability, self.likelihood_bound)
-
     def log_likelihood(self, x: Tensor) -> Tensor:
-        """Logarithm of the unbounded likelihood, natural units, shape of x; finite however far out x lies.
+        """Log-probability of the unit interval around each element of x, in nats; finite however far out x lies.
 
         Uses sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)), each factor of which has a stable
-        logarithm. Codes far outside the density keep their gradient, where the bounded likelihood loses it, and
-        outliers keep their order.
+        logarithm: codes far outside the density have a gradient, and outliers keep their order.
         """
         lower, upper = self.interval_logits(x)
         # A million units out the two logits can round to the same number.
-        difference = lower_bound(upper - lower, self.likelihood_bound)
+        difference = lower_bound(upper - lower, SMALLEST_DIFFERENCE)
         return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-difference))
+
+    def energy(self, z: Tensor) -> Tensor:
+        """−log of the probability of the interval of width w around codes ``(B, C)``, nats ``(B,)``."""
+        return -self.log_likelihood(z / self.width).sum(dim=1)
 
     @torch.no_grad()
     def sample(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        """``(num, C)`` draws by inverting the cumulative distribution; the generator lives on the CPU."""
+        """``(num, C)`` draws by inverting the cumulative distribution; the generator is on the CPU."""
         uniform = torch.rand(num, self.channels, generator=generator).clamp(1e-6, 1 - 1e-6)
         target = torch.logit(uniform).T[:, None].to(self.biases[0])
         low, high = torch.full_like(target, -1.0), torch.full_like(target, 1.0)
@@ -104,9 +97,4 @@ class EntropyBottleneck(nn.Module):
             middle = (low + high) / 2
             above = self.logits_cumulative(middle) > target
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return ((low + high) / 2)[:, 0].T
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x with uniform noise in training, rounded otherwise, and its likelihood; both of the shape of x."""
-        x = x + torch.rand_like(x) - 0.5 if self.training else x.round()
-        return x, self.likelihood(x)
+        return self.width * ((low + high) / 2)[:, 0].T

@@ -6,7 +6,8 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from models.layers.gaussian_mixture import Mixture, MixtureEstimator
+from models.layers.gaussian_mixture import Mixture
+from models.layers.mixture_estimator import MixtureEstimator
 from utils.errors import Diverged, UserError
 
 
@@ -168,7 +169,7 @@ def test_em_is_scikit_learns_to_rounding_even_far_from_the_origin():
 
 
 def test_em_of_many_samples_takes_a_draw_of_the_seed(monkeypatch):
-    monkeypatch.setattr("models.layers.gaussian_mixture.EM_SAMPLES", 100)
+    monkeypatch.setattr("models.layers.mixture_estimator.EM_SAMPLES", 100)
     z = torch.cat([torch.zeros(500, 1), torch.ones(500, 1)])
     weights = [MixtureEstimator(1, 2).fit_em([z], seed).weights.sort().values for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1])

@@ -150,3 +150,31 @@ def test_build_and_choose_refuse_what_does_not_fit():
     for name, layers, vae in ((None, 8, True), ("ae", 8, False), ("irmae", 0, False), ("ae", None, True)):
         with pytest.raises(UserError):
             models.choose(name, layers, vae)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_codes_are_sampled_around_what_encode_returns(name):
+    """``sample_codes`` is a draw whose mean is the code, or the code itself."""
+    torch.manual_seed(0)
+    latent_dim = models.MODELS[name].default_latent_dim(models.options(name)) or 6
+    model = models.build(name, **SMALL | {"latent_dim": latent_dim}).eval()
+    x = images(2)
+    with torch.no_grad():
+        z, draws = model.encode(x), torch.stack([model.sample_codes(x) for _ in range(400)])
+        assert draws.shape == (400, 2, latent_dim) and torch.equal(z, model.encode(x))
+    if name in ("vae", "beta-vae", "beta-tcvae", "catvae", "infocat-vae"):
+        assert (draws.std(0) > 0).all()
+        assert (draws.mean(0) - z).abs().max() < 5 * draws.std(0).max() / 400**0.5
+    else:
+        assert torch.equal(draws, z.expand_as(draws))
+
+
+def test_every_option_of_a_model_has_a_flag_and_a_default():
+    for name, cls in models.MODELS.items():
+        flags, options = models.flags(name), models.options(name)
+        assert flags.keys() == options.keys() and cls.title
+        for key, flag in flags.items():
+            assert flag.names[-1].lstrip("-").replace("-", "_") == key and flag.help
+            assert flag.switch or flag.choices is None or options[key] in flag.choices
+            if not flag.switch and flag.choices is None:
+                assert flag.type(str(options[key])) == options[key]

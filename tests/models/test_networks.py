@@ -88,3 +88,52 @@ def test_vectors():
 def test_unknown_architecture_lists_what_there_is(name):
     with pytest.raises(UserError, match="mnist"):
         build_networks(name, 1, 4)
+
+
+@pytest.mark.parametrize("family", ["conv", "wae"])
+@pytest.mark.parametrize(("size", "encoder_widths"), [
+    (48, (128, 256, 512, 1024)),
+    (96, (128, 256, 512, 1024)),
+    (128, (64, 128, 256, 512, 1024)),
+    (256, (32, 64, 128, 256, 512, 1024)),
+])  # fmt: skip
+def test_one_more_convolution_for_each_doubling_of_the_image(family, size, encoder_widths):
+    with torch.device("meta"):
+        encoder, decoder = build_networks(f"{family}-{size}", 3, latent_dim=5)
+        x = torch.empty(1, 3, size, size)
+        found = [layer.out_channels for layer in encoder.dcnn if isinstance(layer, torch.nn.Conv2d)]
+        assert tuple(found) == encoder_widths
+        assert decoder.fc.out_features == 1024 * decoder.first_size**2 and 6 <= decoder.first_size <= 15
+        assert encoder(x).shape == (1, 5) and decoder(encoder(x)).shape == x.shape
+
+
+def test_at_64_pixels_the_generic_network_is_the_published_one():
+    with torch.device("meta"):
+        shapes = [
+            {name: p.shape for network in build_networks(name, 3, 5) for name, p in network.named_parameters()}
+            for name in ("conv-64", "celeba")
+        ]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("architecture", ["gdn-96", "image-mlp-100", "wae-32", "conv-32"])
+def test_other_networks_at_other_sizes(architecture):
+    size = models.image_size(architecture)
+    with torch.device("meta"):
+        encoder, decoder = build_networks(architecture, 1, latent_dim=5)
+        assert decoder(encoder(torch.empty(2, 1, size, size))).shape == (2, 1, size, size)
+
+
+@pytest.mark.parametrize(("architecture", "choices"), [
+    ("conv-100", "96, 112, 128, 160"), ("wae-144", "128, 160"), ("gdn-100", "96, 112"), ("image-mlp-16", "32 to 256"),
+])  # fmt: skip
+def test_sizes_that_the_networks_do_not_divide_are_refused_with_those_that_they_do(architecture, choices):
+    with pytest.raises(UserError, match=choices):
+        build_networks(architecture, 3, 4)
+
+
+def test_the_flag_of_the_networks_is_found_again_in_their_name():
+    described = {"architecture": "conv-128", "image_size": 128}
+    for arch in models.ARCHS:
+        assert models.arch(models.architecture("ae", arch, described)) == arch
+    assert models.arch("celeba") == models.arch("mnist") == "conv"

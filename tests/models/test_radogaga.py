@@ -90,13 +90,13 @@ def test_a_prior_of_gaussian_codes(prior):
     optimizer = torch.optim.Adam(model.prior.parameters(), lr=2e-2)
     for index in torch.randint(0, len(z), (400, 500)):
         optimizer.zero_grad()
-        model.code_energy(z[index]).mean().backward()
+        model.prior.energy(z[index]).mean().backward()
         optimizer.step()
     model.eval()
     if prior == "gmm":
         model.prior.fit([z])
     with torch.no_grad():
-        energy = model.code_energy(z).mean()
+        energy = model.prior.energy(z).mean()
     expected = 0.5 * math.log(2 * math.pi * math.e) * 3 + deviation.log().sum()
     if prior == "factorized":  # a probability of the interval of width w, not a density
         expected -= 3 * math.log(0.1)
