@@ -136,7 +136,7 @@ class BetaTCVAE(GaussianPosterior):
         beta: β; 1 is the evidence lower bound.
     """
 
-    title = "beta-tcvae (arXiv 1802.04942): VAE with a weight on the total correlation of the code"
+    title = "beta-tcvae (arXiv 1802.04942): VAE with a weight on the total correlation"
 
     def __init__(self, architecture: str, channels: int, latent_dim: int, beta: Beta = 6.0):
         super().__init__(architecture, channels, latent_dim, nn.Sigmoid())
