@@ -6,6 +6,7 @@ python reproduce.py depth variance --epochs 5 --seeds 3 --dry-run
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ import torch
 import data
 from data.base import Dataset
 from experiments import fid_features as features
-from experiments.plan import Group, Plan, Training, as_words, hash_of, make_plan
+from experiments.plan import Plan, Training, as_words, hash_of, make_plan
 from experiments.results import CellOf, collect, read_cell
 from experiments.runner import Runner
 from experiments.tables import FULL_EPOCHS, TABLES
@@ -41,13 +42,10 @@ tables beyond one machine:
 """
 
 
-class HelpFormatter(cli.HelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the examples."""
-
-
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__.splitlines()[0])
-    parser.formatter_class, parser.epilog = HelpFormatter, MANY_MACHINES
+    parser.formatter_class = type("HelpFormatter", (cli.HelpFormatter, argparse.RawDescriptionHelpFormatter), {})
+    parser.epilog = MANY_MACHINES
     titles = "; ".join(f"{name}: {table.title}" for name, table in TABLES.items())
     parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=f"{titles}; all: all")
     cli.add_data(parser, data.DATASETS)
@@ -90,6 +88,8 @@ def command_line(args: argparse.Namespace, tables: list[str], without: set[str],
 
 def print_commands(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
     """A command for each group that has cells to do, on standard output; how many, on standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        check_before(plan, runner, args)
     groups = [group for group in plan.groups.values() if runner.missing(group)]
     for group in groups:
         words = command_line(args, plan.tables_of(group), set(), group=group.name)
@@ -148,9 +148,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds > 90 else f"{seconds:.0f} s"
 
 
-def check_before(groups: list[Group], runner: Runner, args: argparse.Namespace) -> None:
+def check_before(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
     """What would otherwise be found only when everything is trained. Raises UserError."""
-    missing = [task for group in groups for task in runner.missing(group)]
+    missing = [task for group in plan.groups.values() for task in runner.missing(group)]
     if missing and args.dataset == "folder":
         check_folder(args, [task.command[0] for task in missing])
     if any(task.features == "inception" for task in missing):
@@ -179,18 +179,6 @@ def check_html(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"--html {path}: expected a file that can be written")
-
-
-def run_group(plan: Plan, runner: Runner, args: argparse.Namespace) -> int:
-    """What a line of ``--commands`` does: one group, without a report. Returns the exit status."""
-    group = plan.groups.get(args.group)
-    if group is None:
-        raise UserError(f"--group {args.group}: not in this plan: give the flags that --commands printed with it")
-    check_before([group], runner, args)
-    runner.run_all([group])
-    done = len(group.tasks) - len(runner.missing(group))
-    print(f"{group.name}: {done} of {len(group.tasks)} cells done, in {runner.folder / 'cells'}")
-    return 0 if done == len(group.tasks) else 1
 
 
 def write_report(plan: Plan, args: argparse.Namespace, cell_of: CellOf, failures: dict[str, str]) -> int:
@@ -232,17 +220,23 @@ def main() -> None:
         check_html(Path(args.html))
     if args.from_cells is not None:
         sys.exit(report_kept(plan, args))
+    if args.group is not None:  # a line of --commands: no report
+        if args.group not in plan.groups:
+            raise UserError(f"--group {args.group}: not in this plan: give the flags that --commands printed with it")
+        plan.groups = {args.group: plan.groups[args.group]}
     runner = Runner(plan, args)
     if args.dry_run:
         return describe(plan, runner, args)
-    if args.group is not None:
-        sys.exit(run_group(plan, runner, args))
-    groups = list(plan.groups.values())
-    check_before(groups, runner, args)
     if args.commands:
         return print_commands(plan, runner, args)
-    runner.run_all(groups)
-    sys.exit(write_report(plan, args, runner.result, runner.failures))
+    check_before(plan, runner, args)
+    runner.run_all()
+    if args.group is None:
+        sys.exit(write_report(plan, args, runner.result, runner.failures))
+    group = plan.groups[args.group]
+    missing = len(runner.missing(group))
+    print(f"{group.name}: {len(group.tasks) - missing} of {len(group.tasks)} cells done, in {runner.folder / 'cells'}")
+    sys.exit(1 if missing else 0)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import sys
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         if reason := unsuitable(table, dataset_of(args, table)):
             if name in args.tables:
                 raise UserError(f"{name}: {reason}")
-            print(f"{name} is left out: {reason}")
+            print(f"{name} is left out: {reason}", file=sys.stderr)
             continue
         plan.rows[name] = []
         for row in table.rows:

@@ -65,13 +65,13 @@ class Runner:
     """Runs groups, ``--jobs`` of them at a time; ``failures``: messages by task key or, of a training, group name."""
 
     def __init__(self, plan: Plan, args: argparse.Namespace):
-        self.args = args
+        self.args, self.groups = args, list(plan.groups.values())
         self.folder = Path(args.save_path) / "reproduce"
         self.threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // args.jobs)))
         self.children: set[subprocess.Popen] = set()
         self.stopping = threading.Event()
         self.failures: dict[str, str] = {}
-        datasets = {group.training.run.dataset for group in plan.groups.values() if group.training}
+        datasets = {group.training.run.dataset for group in self.groups if group.training}
         self.trained = trained_before(Path(args.checkpoint), datasets)
 
     def result(self, task: Task) -> dict | None:
@@ -94,15 +94,15 @@ class Runner:
         except UserError:
             return 0
 
-    def run_all(self, groups: list[Group]) -> None:
+    def run_all(self) -> None:
         """Run every group. A signal that ends this process ends the scripts too; what they saved is kept."""
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         with (
             ThreadPoolExecutor(self.args.jobs) as pool,
-            tqdm(total=sum(len(group.tasks) for group in groups), desc="cells", disable=None) as bar,
+            tqdm(total=sum(len(group.tasks) for group in self.groups), desc="cells", disable=None) as bar,
         ):
             try:
-                for future in [pool.submit(self.run_group, group, bar) for group in groups]:
+                for future in [pool.submit(self.run_group, group, bar) for group in self.groups]:
                     future.result()
             except BaseException:
                 self.stopping.set()

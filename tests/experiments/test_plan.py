@@ -96,7 +96,7 @@ def test_the_published_toy_data_is_used_where_it_lies(tmp_path):
 def test_all_leaves_out_what_a_data_set_cannot_have(capsys):
     plan = planned("all", "--dataset", "celeba")
     assert set(plan.rows) == set(TABLES) - {"classification"}
-    assert "classification is left out: --dataset celeba has no labels" in capsys.readouterr().out
+    assert "classification is left out: --dataset celeba has no labels" in capsys.readouterr().err
 
 
 def test_the_command_below_a_table_asks_for_the_same_cells():

@@ -1,6 +1,7 @@
 """reproduce.py: real cells and, with quick stand-ins for the scripts, kills, failures, commands and the report."""
 
 import json
+import lzma
 import multiprocessing
 import os
 import random
@@ -15,7 +16,7 @@ import time
 
 import pytest
 import torch
-from conftest import ENVIRONMENT, assert_refused, run_script
+from conftest import ENVIRONMENT, ROOT, assert_refused, run_script
 from PIL import Image
 
 import data
@@ -130,6 +131,14 @@ def test_foreign_files_among_the_checkpoints_stop_nothing(tmp_path):
     torch.save({"format": 1, "model": "x"}, folder / "odder")
     (folder / "notes").write_text("not one")
     assert runner.trained_before(tmp_path / "checkpoint", {"digits"}) == {}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_trained_again(tmp_path):
+    """The hash is what commit 6257602 looked for."""
+    (tmp_path / "digits").mkdir()
+    packed = (ROOT / "tests" / "data_files" / "format_1" / "digits" / "irmae.xz").read_bytes()
+    (tmp_path / "digits" / "irmae").write_bytes(lzma.decompress(packed))
+    assert runner.trained_before(tmp_path, {"digits"}) == {("digits", "f8b30f06dd"): "irmae"}
 
 
 def test_without_inception_weights_a_table_is_refused_or_made_without_fid(scripts, tmp_path, call, monkeypatch):
