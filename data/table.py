@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.base import Dataset
-from data.table_columns import choose_features, choose_label, find, read_labels, shown
+from data.table_columns import choose_features, choose_label, find, names_of, read_labels, shown
 from utils import files
 from utils.errors import UserError
 
@@ -40,7 +40,7 @@ class Table:
         """What is used of the file, in a line."""
         left_out = "".join(f"; left out: {shown(names)} ({why})" for why, names in self.left_out.items() if names)
         header = "columns by the names in row 1" if self.header else "no row of names, columns by position"
-        names = list(self.features)
+        names = names_of(self.features)
         return f"{header}; label: {self.label}; {len(names)} features: {shown(names)}{left_out}"
 
     @property
@@ -78,11 +78,13 @@ def as_table(
     if label in ignored:
         raise UserError(f"--ignore {label}: this column is the label: choose another one with --label COLUMN")
     anomaly = read_labels(frame[label], path)
-    features, numbers = [name for name in frame if name != label], []
-    if not published:
+    if published:
+        features, numbers = [name for name in names_of(frame) if name != label], []
+    else:
         features, numbers = choose_features(frame, label, ignored, anomaly, path)
-    features = [*frame[features].select_dtypes("number"), *frame[features].select_dtypes("category")]
-    return Table(frame[features], anomaly, header, label, {"row numbers": numbers, "--ignore": ignored})
+    columns = frame[features]
+    columns = pd.concat([columns.select_dtypes("number"), columns.select_dtypes("category")], axis=1)
+    return Table(columns, anomaly, header, label, {"row numbers": numbers, "--ignore": ignored})
 
 
 def require_usable(table: Table, source: str, drop_constant: bool, constant_allowed: bool = False) -> Table:

@@ -23,7 +23,7 @@ LABEL_NAMES = {
 }
 INDEX_NAMES = {"index", "id", "row", "rowid", "rowname", "rownames"}
 NAMELESS = "Unnamed: "  # pandas calls a column without a name so, and adds its position
-MIN_ROWS = 10  # from which on a column's values say that it holds row numbers, or repeats the label
+MIN_ROWS = 10  # fewer do not tell whether a column counts the rows, or repeats the label
 
 
 def is_number(cell: str) -> bool:
@@ -70,11 +70,15 @@ def is_header(rows: Sequence[list[str]]) -> bool:
     return False
 
 
+def names_of(frame: pd.DataFrame) -> list[str]:
+    return [str(name) for name in frame.columns]
+
+
 def find(frame: pd.DataFrame, name: str, flag: str, path: Path) -> str:
     """The column that a flag names. Raises UserError where there is none."""
-    near = [column for column in frame if column.strip().lower() == name.strip().lower()]
+    near = [column for column in names_of(frame) if column.strip().lower() == name.strip().lower()]
     if not near:
-        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(list(frame))}")
+        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(names_of(frame))}")
     return name if name in near else near[0]
 
 
@@ -94,7 +98,7 @@ def anomalous(labels: pd.Series) -> list | None:
     return [value for value in values if words[value] == "true"] if {*words.values()} <= {"true", "false"} else None
 
 
-def choose_label(frame: pd.DataFrame, label: str | None, ignore: Sequence[str], path: Path) -> str:
+def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str], path: Path) -> str:
     """The column that says which rows are anomalies: ``label``, or the one named so, or the last one.
 
     A column named y counts where no other is named so.
@@ -104,18 +108,17 @@ def choose_label(frame: pd.DataFrame, label: str | None, ignore: Sequence[str], 
     """
     if label is not None:
         return find(frame, label, "--label", path)
-    columns = [column for column in frame if column not in ignore]
+    columns = [column for column in names_of(frame) if column not in ignored] or names_of(frame)
     named = [column for column in columns if is_label_name(column)]
-    usable = [column for column in named if anomalous(frame[column]) is not None]
-    weak = [column for column in columns if letters(column) == "y" and anomalous(frame[column]) is not None]
-    if not named and weak:
-        usable = list(dict.fromkeys(weak + [column for column in columns[-1:] if anomalous(frame[column]) is not None]))
+    y = [column for column in columns if letters(column) == "y" and anomalous(frame[column]) is not None]
+    candidates = dict.fromkeys(named or (y + columns[-1:]))
+    usable = [column for column in candidates if anomalous(frame[column]) is not None]
     if len(usable) > 1:
         raise UserError(
             f"{path}: columns {' and '.join(usable)} could each be the label: say which with --label COLUMN, and leave "
             "the others out with --ignore COLUMN where they follow from it"
         )
-    return (usable or named or columns[-1:] or list(frame))[0]
+    return (usable or list(candidates))[0]
 
 
 def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
@@ -136,46 +139,32 @@ def is_row_number(column: pd.Series, first: bool) -> bool:
     Such a column has no name where others have, or is named as one, or its whole numbers go on from row to row by 1.
     The first one may also rise in other steps or be shuffled.
     """
-    if str(column.name).startswith(NAMELESS):
+    if str(column.name).startswith(NAMELESS) or letters(str(column.name)) in INDEX_NAMES and column.is_unique:
         return True
-    if letters(str(column.name)) in INDEX_NAMES and column.is_unique:
-        return True
-    if len(column) < MIN_ROWS or column.dtype.kind != "f":
+    if len(column) < MIN_ROWS or column.dtype.kind != "f" or (column != column.round()).any() or not column.is_unique:
         return False
-    values = column.to_numpy()
-    if (values != values.round()).any():
-        return False
-    rises = first and ((np.diff(values) > 0).all() or (np.diff(np.sort(values)) == 1).all())
-    return bool(rises or ((np.abs(np.diff(values)) == 1).all() and column.is_unique))
-
-
-def repeats(column: pd.Series, anomaly: np.ndarray) -> bool:
-    """Whether the label follows from a column of few values: each of them is found with one label only."""
-    values = column.nunique()
-    if len(column) < 2 * MIN_ROWS or not 2 <= values <= len(column) // MIN_ROWS:
-        return False
-    return len(set(zip(column, anomaly, strict=True))) == values
+    steps = np.diff(column.to_numpy())
+    return bool((abs(steps) == 1).all() or first and ((steps > 0).all() or np.ptp(column) == len(column) - 1))
 
 
 def choose_features(
-    frame: pd.DataFrame, label: str, ignore: Sequence[str], anomaly: np.ndarray, path: Path
+    frame: pd.DataFrame, label: str, ignored: Sequence[str], anomaly: np.ndarray, path: Path
 ) -> tuple[list[str], list[str]]:
-    """Names of the features and of the row numbers that are left out.
+    """Names of the features, and of the columns of row numbers.
 
     Raises:
-        UserError: a feature repeats the label.
+        UserError: the label follows from a feature of few values, each of which is found with one label only.
     """
-    features, numbers = [], []
-    for column in frame:
-        if column == label or column in ignore:
+    others = [column for column in names_of(frame) if column != label and column not in ignored]
+    numbers = [column for column in others if is_row_number(frame[column], column == frame.columns[0])]
+    features = [column for column in others if column not in numbers]
+    for column in features:
+        values = frame[column].nunique()
+        if len(frame) < 2 * MIN_ROWS or not 2 <= values <= len(frame) // MIN_ROWS:
             continue
-        if is_row_number(frame[column], first=column == frame.columns[0]):
-            numbers.append(column)
-            continue
-        if repeats(frame[column], anomaly):
+        if len(set(zip(frame[column], anomaly, strict=True))) == values:
             raise UserError(
-                f"{path}: column {column} repeats the label, column {label}: leave it out with --ignore {column}"
-                + ("" if anomalous(frame[column]) is None else f", or say which is the label with --label {column}")
+                f"{path}: column {column} repeats the label, column {label}: leave it out with --ignore {column}, or "
+                f"say that it is the label with --label {column}"
             )
-        features.append(column)
     return features, numbers

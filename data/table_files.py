@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from utils.errors import UserError
 SUFFIXES = (".csv", ".txt", ".data", ".gz", ".npz", ".mat")
 HEAD = 100  # rows that tell a header from values
 # Before pandas 3 a fast parser, wrong in the last digit, is the default; since then this argument is deprecated.
-EXACT = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
+EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
 def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
@@ -113,25 +113,26 @@ def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
         raise UserError(f"{path}: not a comma-separated text file, or a damaged one ({error})") from error
     if not header:
         frame.columns = [str(position + 1) for position in range(width)]
-    columns = {name: checked(frame, position, path, header) for position, name in enumerate(frame)}
+    columns = {name: checked(frame, position, path, header) for position, name in enumerate(frame.columns)}
     return pd.DataFrame(columns), header
 
 
 def checked(frame: pd.DataFrame, position: int, path: Path, header: bool) -> pd.Series:
     """A column as float64 or categories of words. Raises UserError for its first missing or unreadable value."""
     column = frame.iloc[:, position]
-    if column.dtype == "category":
-        values = column.cat.rename_categories(str)  # pandas makes bools of True and False
-        wrong = values.isin([word for word in values.cat.categories if is_missing(word)]).to_numpy()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.rename_categories(str)  # pandas makes bools of True and False
+        wrong = column.isin([word for word in column.cat.categories if is_missing(word)]).to_numpy()
     else:
-        values = pd.to_numeric(column.astype(str), errors="coerce") if column.dtype.kind not in "iuf" else column
-        values = values.astype(np.float64)
-        wrong = ~np.isfinite(values.to_numpy())
+        if column.dtype.kind not in "iuf":
+            column = pd.to_numeric(column.astype(str), errors="coerce")
+        column = column.astype(np.float64)
+        wrong = ~np.isfinite(column.to_numpy())
     if wrong.any():
         line, cells = next(islice(lines(path), int(header + wrong.argmax()), None))
         refuse_width([(line, cells)], path, frame.shape[1])
         refuse_cell(path, line, str(column.name), cells[position], int(wrong.sum()))
-    return values
+    return column
 
 
 def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int) -> NoReturn:

@@ -1,6 +1,8 @@
 """The settings of anomaly.py, as data: of every model on every data set (docs/anomaly.md says how they were chosen)."""
 
-Settings = dict[str, object]
+from typing import Any
+
+Settings = dict[str, Any]
 TRAINING = ("lr", "epochs", "batch_size")  # of a network; the other settings are its constructor's
 OVERRIDES = ("latent_dim", "components", "lambda1", "lambda2", "mixture", *TRAINING)  # have a flag
 LAMBDAS = {"lambda_energy": 0.1, "lambda_covariance": 0.005}  # of DAGMM's paper, section 4
@@ -31,7 +33,7 @@ def networks(architecture: str, latent_dim: int, components: int, **others) -> S
 # chosen: on training halves alone.
 # Dozens of components: more hidden units than DAGMM's 10 keep them apart in training, and EM finds them after it.
 DOZENS = {"estimation_width": 64, "estimation_dropout": 0.0, "mixture": "em"}
-KDDCUP = {
+KDDCUP: Settings = {
     "radogaga": networks("mlp:64", 12, 32, noise_width=0.003, lambda2=8e7, **DOZENS),
     "dagmm": networks("mlp:64", 12, 32, mixture="em"),
     "lr": 1e-2,
