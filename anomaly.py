@@ -85,33 +85,24 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
     group = parser.add_argument_group("data")
     names = "; ".join(f"{name}: {title}" for name, title in tabular.DATASETS.items()).replace("%", "%%")
+    group.add_argument("--dataset", metavar="NAME|FILE", help=f"{names}; or your own file (default: thyroid)")
     group.add_argument(
-        "--dataset",
-        metavar="NAME|FILE",
-        help=f"{names}; or a file of your own (default: --data-path if a file, else thyroid)",
+        "--data-path", default="./datasets", metavar="DIR|FILE", help="where the data is; or your own file"
     )
-    group.add_argument("--data-path", "--data_path", default="./datasets", metavar="DIR|FILE", help="where the data is")
     group.add_argument(
-        "--label",
-        metavar="COLUMN",
-        help="of your own file: which rows are anomalies (default: by its name, or the last)",
+        "--label", metavar="COLUMN", help="of your own file: which rows are anomalies (default: by its name)"
     )
     group.add_argument("--ignore", nargs="+", default=[], metavar="COLUMN", help="of your own file: no features")
     group.add_argument("--drop-constant", action="store_true", help="leave constant columns out of your own file")
     group = parser.add_argument_group("models (default: the preset of the data set, see docs/anomaly.md)")
-    group.add_argument(
-        "--models", nargs="+", choices=list(TITLES), default=list(TITLES), metavar="MODEL", help=", ".join(TITLES)
-    )
+    titles = list(TITLES)
+    group.add_argument("--models", nargs="+", choices=titles, default=titles, metavar="MODEL", help=", ".join(titles))
     group.add_argument("-n", "--latent-dim", type=cli.positive, metavar="N", help="n, dimension of the code")
     group.add_argument("--components", type=cli.positive, metavar="K", help="K, Gaussians of the mixture")
     group.add_argument("--lambda1", type=cli.non_negative_float, metavar="L", help="RaDOGAGA's λ1")
     group.add_argument("--lambda2", type=cli.non_negative_float, metavar="L", help="RaDOGAGA's λ2")
-    group.add_argument(
-        "--mixture",
-        choices=("em", "network"),
-        help="what scores the codes: a mixture fitted by expectation-maximisation, or the published one, of the "
-        "estimation network's memberships",
-    )
+    scored = "how the mixture is fitted: by expectation-maximisation, or by the estimation network as published"
+    group.add_argument("--mixture", choices=("em", "network"), help=scored)
     group.add_argument("--epochs", type=cli.positive, metavar="E", help="passes over the training samples")
     group.add_argument("--batch-size", type=cli.positive, metavar="B", help="samples at a time")
     group.add_argument("--lr", type=cli.positive_float, metavar="RATE", help="learning rate of Adam")
@@ -172,25 +163,14 @@ def with_spread(entry: dict, metric: str) -> str:
     return f"{entry[metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
 
 
-def write_report(folder: Path, content: dict, summaries: list[dict]) -> str:
-    """anomaly.md and anomaly.json; returns the table."""
+def as_markdown(summaries: list[dict]) -> str:
+    """The table of the summaries."""
     header = ["model", "precision", "recall", "F1", "ROC-AUC", "average precision", "runs", "seconds per run"]
-    report = files.markdown_table(
-        header,
-        [
-            [
-                TITLES[entry["model"]],
-                *(with_spread(entry, m) for m in METRICS),
-                entry["runs"],
-                f"{entry['seconds']:.1f}",
-            ]
-            for entry in summaries
-        ],
-    )
-    with files.replacing(folder / "anomaly.md") as temporary:
-        temporary.write_text(report)
-    files.write_json(folder / "anomaly.json", content)
-    return report
+    rows = []
+    for entry in summaries:
+        cells = [with_spread(entry, metric) for metric in METRICS]
+        rows.append([TITLES[entry["model"]], *cells, str(entry["runs"]), f"{entry['seconds']:.1f}"])
+    return files.markdown_table(header, rows)
 
 
 def main() -> None:
@@ -229,7 +209,11 @@ def main() -> None:
     rows = [done[model, seed] for model, _, seed, _ in tasks]
     summaries = summarise(rows, list(chosen))
     content = {"dataset": args.dataset, "rows": len(table), "anomaly_ratio": float(share), "columns": table.describe()}
-    print(write_report(folder, content | {"summary": summaries, "runs": rows}, summaries))
+    files.write_json(folder / "anomaly.json", content | {"summary": summaries, "runs": rows})
+    report = as_markdown(summaries)
+    with files.replacing(folder / "anomaly.md") as temporary:
+        temporary.write_text(report)
+    print(report)
     best = max(summaries, key=lambda entry: entry["f1"])
     print(
         f"{name}: best F1 {with_spread(best, 'f1')} by {TITLES[best['model']]}, {best['runs']} "

@@ -43,24 +43,16 @@ TITLES = {
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data-path",
-        "--data_path",
-        metavar="FILE",
-        help="the published CSV (16 inputs, density, component), or its folder (default: generate such data)",
-    )
+    published = "the published CSV (16 inputs, density, component), or its folder (default: generate such data)"
+    group.add_argument("--data-path", metavar="FILE", help=published)
     group.add_argument("--size", type=cli.positive, default=10_000, metavar="N", help="points to generate")
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--models", nargs="+", choices=list(TITLES), default=list(TITLES), help="pca-gmm, linear, is the ceiling"
-    )
+    titles = list(TITLES)
+    group.add_argument("--models", nargs="+", choices=titles, default=titles, help="pca-gmm, linear, is the ceiling")
     group.add_argument("--epochs", type=cli.positive, default=60, help="passes over the data")
     group.add_argument("--batch-size", type=cli.positive, default=250, metavar="B", help="points at a time")
-    group.add_argument(
-        "--lr",
-        type=cli.positive_float,
-        help="learning rate of Adam, falls to 0 as a cosine (default: 0.01, and 0.0001 for dagmm)",
-    )
+    rate = "learning rate of Adam, falls to 0 as a cosine (default: 0.01, and 0.0001 for dagmm)"
+    group.add_argument("--lr", type=cli.positive_float, help=rate)
     seeded_runs.add_flags(parser.add_argument_group("computation"), runs=5)
     cli.add_results(parser.add_argument_group("files"))
     return parser.parse_args()
@@ -120,9 +112,9 @@ def load_points(args: argparse.Namespace) -> toy.Toy:
 
 
 def main() -> None:
+    args = parse_arguments()
     from utils import plots  # slow to import: not for --help
 
-    args = parse_arguments()
     points = load_points(args)
     print(f"{len(points.density):,} points in {points.vectors.shape[1]} dimensions ({points.source})", flush=True)
     gpu = devices.choose(args.gpu).type != "cpu"

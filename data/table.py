@@ -78,9 +78,9 @@ def as_table(
     if label in ignored:
         raise UserError(f"--ignore {label}: this column is the label: choose another one with --label COLUMN")
     anomaly = read_labels(frame[label], path)
-    if published:
-        features, numbers = [name for name in names_of(frame) if name != label], []
-    else:
+    numbers: list[str] = []
+    features = [name for name in names_of(frame) if name != label]
+    if not published:
         features, numbers = choose_features(frame, label, ignored, anomaly, path)
     columns = frame[features]
     columns = pd.concat([columns.select_dtypes("number"), columns.select_dtypes("category")], axis=1)
@@ -98,7 +98,7 @@ def require_usable(table: Table, source: str, drop_constant: bool, constant_allo
     if constant_allowed:
         return table
     numbers = table.numbers
-    constant = [name for name in numbers if np.ptp(numbers[name]) == 0]
+    constant = [name for name in names_of(numbers) if np.ptp(numbers[name]) == 0]
     if constant and not drop_constant:
         raise UserError(
             f"{source}: column {constant[0]} is constant ({numbers[constant[0]].iloc[0]:g} in every row)"

@@ -139,12 +139,12 @@ def is_row_number(column: pd.Series, first: bool) -> bool:
     Such a column has no name where others have, or is named as one, or its whole numbers go on from row to row by 1.
     The first one may also rise in other steps or be shuffled.
     """
-    if str(column.name).startswith(NAMELESS) or letters(str(column.name)) in INDEX_NAMES and column.is_unique:
+    if str(column.name).startswith(NAMELESS) or (letters(str(column.name)) in INDEX_NAMES and column.is_unique):
         return True
     if len(column) < MIN_ROWS or column.dtype.kind != "f" or (column != column.round()).any() or not column.is_unique:
         return False
     steps = np.diff(column.to_numpy())
-    return bool((abs(steps) == 1).all() or first and ((steps > 0).all() or np.ptp(column) == len(column) - 1))
+    return bool((abs(steps) == 1).all() or (first and ((steps > 0).all() or np.ptp(column) == len(column) - 1)))
 
 
 def choose_features(

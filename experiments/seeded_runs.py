@@ -17,6 +17,7 @@ import torch
 
 import models
 from data.table import VectorDataset
+from models.base import DensityModel
 from utils import cli, files, loop
 from utils.errors import Diverged, UserError
 
@@ -42,7 +43,7 @@ def train(
     batch_size: int,
     anneal: bool = False,
     em: bool = False,
-) -> models.Autoencoder:
+) -> DensityModel:
     """A density model trained on vectors ``(N, D)``, its mixture fixed to that of all of them.
 
     Args:
@@ -56,6 +57,7 @@ def train(
     """
     torch.manual_seed(seed)
     model = models.build(name, channels=vectors.shape[1], **config).to(device)
+    assert isinstance(model, DensityModel)
     optimizer = loop.make_optimizer(model, lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if anneal else None
     dataset = VectorDataset(vectors.to(device))
@@ -72,7 +74,7 @@ def train(
 
 
 @torch.no_grad()
-def energies(model: models.Autoencoder, vectors: torch.Tensor, device: torch.device) -> np.ndarray:
+def energies(model: DensityModel, vectors: torch.Tensor, device: torch.device) -> np.ndarray:
     """``(N,)`` energies in nats, −log of the density that the model estimates."""
     return torch.cat([model.energy(x).cpu() for x in VectorDataset(vectors).batches(4096, device)]).numpy()
 
@@ -86,22 +88,24 @@ def require_scores(run: str, scores: np.ndarray) -> np.ndarray:
     return scores
 
 
+worker = argparse.Namespace(data=None)  # of a worker process
+
+
 def start_worker(shared: object) -> None:
     """What a worker process does first: keep the data, compute on one core, and end with its parent."""
-    global worker_data
-    worker_data = shared
+    worker.data = shared
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent tells us
 
-    def watch() -> None:
-        multiprocessing.parent_process().join()
+    def watch(parent: multiprocessing.Process) -> None:
+        parent.join()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def work(compute: Callable, task: tuple) -> object:
-    return compute(worker_data, *task)
+    return compute(worker.data, *task)
 
 
 def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int) -> Iterator:
