@@ -31,7 +31,7 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     ``celeba/list_eval_partition.txt``), as the site or a mirror does, or as IRMAE did (``{train,val,test}/*``);
     otherwise torchvision downloads it.
     """
-    roots = [path / "celeba", path]
+    roots = [path / "celeba", path / "CelebA", path]
     for root in roots:
         folder = split_folder(root, split)
         if folder is not None:
@@ -50,7 +50,7 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
             f"{IMAGES}/*.jpg and list_eval_partition.txt into {own}, or train/, val/, test/ with images into {path}"
         )
         download("celeba", path, "CelebA", needed, split="all")
-        found = [(path / "celeba", path / "celeba" / IMAGES)]
+        found = [(own, own / IMAGES)]
     root, folder = found[0]
     files = [folder / name for name in names_of(split, partition_file(root, folder), folder)]
     return Dataset(decode_all(root, files, options, face, f"decoding celeba {split}")[0])

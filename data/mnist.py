@@ -57,11 +57,13 @@ def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
     Some sites write ``.idx3`` for ``-idx3``, some put each file into a folder of the same name.
     """
     folder = TORCHVISION[name]
-    for root in (path / folder / "raw", path / name / folder / "raw", path / name, path / "raw", path):
+    roots = (path / folder / "raw", path / folder, path / name / folder / "raw", path / name, path / "raw", path)
+    for root in roots:
         found = []
         for stem, dimensions in (("images", 3), ("labels", 1)):
             names = [f"{kind}-{stem}{separator}idx{dimensions}-ubyte" for separator in "-."]
-            places = [place for name in names for place in (root / name, root / f"{name}.gz", root / name / name)]
+            files = [part / name for part in (root, *(root / name for name in names)) for name in names]
+            places = [place for file in files for place in (file, file.with_name(f"{file.name}.gz"))]
             found += [place for place in places if place.is_file()][:1]
         if len(found) == 2:
             return found[0], found[1]

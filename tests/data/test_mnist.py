@@ -43,7 +43,9 @@ def test_every_layout_is_found(tmp_path, layout, compressed):
     assert train.labels.tolist() == [label % 10 for label in range(20)]
 
 
-@pytest.mark.parametrize("name", ["{}-images.idx3-ubyte", "{0}-images-idx3-ubyte/{0}-images-idx3-ubyte"])
+@pytest.mark.parametrize(
+    "name", ["{}-images.idx3-ubyte", "{0}-images-idx3-ubyte/{0}-images.idx3-ubyte", "MNIST/{}-images.idx3-ubyte"]
+)
 def test_file_names_of_other_sites(tmp_path, name):
     write(tmp_path)
     for kind in ("train", "t10k"):
@@ -52,7 +54,7 @@ def test_file_names_of_other_sites(tmp_path, name):
             target = tmp_path / name.format(kind).replace("images", what).replace("idx3", dimensions)
             content = file.read_bytes()
             file.unlink()
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     assert [len(data.load("mnist", split, tmp_path)) for split in ("train", "test")] == [20, 8]
 
