@@ -5,8 +5,6 @@ import typing
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
-
 import models
 from experiments.irmae_release import describe_weights
 from utils.errors import UserError
@@ -22,14 +20,15 @@ T = TypeVar("T")
 
 
 def config_values(record: dict, path: Path) -> dict:
-    """The values of a ``RunConfig`` that a file of any format holds. Raises UserError where it holds something else."""
+    """The values of a ``RunConfig`` in a record of any format; a bare state dict comes as ``{"weights": ...}``."""
+    weights = part(record, "weights", path)
     if "format" not in record:
-        if not all(isinstance(value, Tensor) for value in record.values()):
-            raise UserError(f"{path}: not a checkpoint of train.py (it holds {', '.join(map(str, list(record)[:3]))})")
-        values = model_values(describe_weights(record, path)["model"])
+        values = model_values(describe_weights(weights, path)["model"])
         return values | {"dataset": path.parent.name, "image_size": models.image_size(values["architecture"])}
     if record["format"] == 1:
         return format_1_values(record, path)
+    if record["format"] != FORMAT:
+        raise UserError(f"{path}: checkpoint format {record['format']}, expected 1 or {FORMAT}: train again")
     return part(record, "config", path)
 
 

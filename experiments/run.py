@@ -14,7 +14,7 @@ from experiments import formats
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop
-from utils.errors import Diverged, UserError
+from utils.errors import Diverged
 
 DEFAULT_EPOCHS = 100  # as published
 
@@ -77,7 +77,7 @@ class RunConfig:
 
     @classmethod
     def from_record(cls, record: dict, path: Path) -> "RunConfig":
-        """The configuration in a checkpoint's content, of any format. Raises UserError where there is none."""
+        """The configuration in a checkpoint's content; see ``formats``. Raises UserError where there is none."""
         return formats.checked(cls, formats.config_values(record, path), path)
 
     def to_dict(self) -> dict:
@@ -136,18 +136,11 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     record = checkpoint.load(path)
-    if "format" in record:
-        if (found := record["format"]) not in (1, formats.FORMAT):
-            raise UserError(
-                f"{path}: checkpoint format {found}, this version reads 1 and {formats.FORMAT}: train again"
-            )
-        names = {each.name for each in dataclasses.fields(Checkpoint)}
-        values = {key: value for key, value in record.items() if key in names}
-        formats.part(values, "weights", path)
-    else:
-        record = unwrap(record, path)
-        values = {"weights": record}
-    return formats.checked(Checkpoint, values | {"config": RunConfig.from_record(record, path)}, path)
+    if "format" not in record:
+        record = {"weights": unwrap(record, path)}
+    config = RunConfig.from_record(record, path)
+    values = {each.name: record[each.name] for each in dataclasses.fields(Checkpoint) if each.name in record}
+    return formats.checked(Checkpoint, values | {"config": config}, path)
 
 
 @dataclass

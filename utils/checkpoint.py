@@ -100,24 +100,15 @@ def load(path: Path) -> dict:
 
 def available(folder: Path) -> list[str]:
     """Names of the checkpoints in a folder, the newest first."""
-    if not folder.is_dir():
-        return []
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.is_file()
-        and not file.name.startswith(".")
-        and file.suffix.lower() not in NOT_CHECKPOINTS
-        and looks_like_one(file)
-    ]
+    files = [file for file in folder.glob("[!.]*") if file.is_file() and looks_like_one(file)]
     return [file.name for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
 
 
 def looks_like_one(file: Path) -> bool:
-    """Whether a file begins as the files of torch.save do."""
+    """Whether a file has the name of a checkpoint and begins as the files of torch.save do."""
     try:
         with open(file, "rb") as stream:
-            return stream.read(2) in MAGIC_BYTES
+            return file.suffix.lower() not in NOT_CHECKPOINTS and stream.read(2) in MAGIC_BYTES
     except OSError:
         return False
 

@@ -115,18 +115,13 @@ def part(total: int) -> slice:
     Of fewer samples than processes, a process without any computes the first one, with weight 0 (see ``count``): every
     process takes part in every exchange of gradients.
     """
-    start, stop = bounds(total)
+    start, stop = total * rank() // world(), total * (rank() + 1) // world()
     return slice(start, stop) if stop > start else slice(0, 1)
 
 
 def count(total: int) -> int:
     """How many samples of a batch of ``total`` belong to this process."""
-    start, stop = bounds(total)
-    return stop - start
-
-
-def bounds(total: int) -> tuple[int, int]:
-    return total * rank() // world(), total * (rank() + 1) // world()
+    return total * (rank() + 1) // world() - total * rank() // world()
 
 
 def loss_scale(total: int) -> float:

@@ -20,12 +20,8 @@ class Totals:
         self.sums: Tensor | None = torch.tensor(list(sums.values()), dtype=torch.float64) if sums else None
         self.count = count
 
-    def add(self, losses: dict[str, Tensor], count: int) -> None:
-        """Losses by name, each a mean over ``count`` images."""
-        self.add_packed(list(losses), pack(losses), count)
-
-    def add_packed(self, names: list[str], values: Tensor, count: int) -> None:
-        """The same as one vector, in the order of ``names``."""
+    def add(self, names: list[str], values: Tensor, count: int) -> None:
+        """Losses as ``pack`` gives them, in the order of ``names``, each a mean over ``count`` images."""
         sums = 0.0 if self.sums is None else self.sums.to(values.device)
         self.names, self.sums = names, sums + values * count
         self.count += count
@@ -170,7 +166,7 @@ def epoch(
     step.model.train()
     for index in order.to(step.dataset.store.device).split(batch_size)[skip:]:
         losses = step(index)
-        totals.add_packed(step.names, losses, distributed.count(len(index)))
+        totals.add(step.names, losses, distributed.count(len(index)))
         yield totals
 
 
@@ -194,5 +190,5 @@ def evaluate(
                 return None
             with autocast(x.device, precision):
                 losses = model.losses(x[distributed.part(len(x))])
-            totals.add(losses, distributed.count(len(x)))
+            totals.add(list(losses), pack(losses), distributed.count(len(x)))
     return totals.of_all_processes().means()

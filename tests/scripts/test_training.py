@@ -29,11 +29,11 @@ def same(first: dict, second: dict) -> bool:
 
 def test_totals_weigh_batches_by_their_size():
     totals = loop.Totals()
-    totals.add({"loss": torch.tensor(1.0)}, 32)
-    totals.add({"loss": torch.tensor(4.0)}, 16)
+    totals.add(["loss"], torch.tensor([1.0]), 32)
+    totals.add(["loss"], torch.tensor([4.0]), 16)
     assert totals.means() == {"loss": pytest.approx(2.0)}
     more = loop.Totals(**totals.state())
-    more.add({"loss": torch.tensor(0.0)}, 48)
+    more.add(["loss"], torch.tensor([0.0]), 48)
     assert more.means() == {"loss": pytest.approx(1.0)}
 
 
