@@ -44,7 +44,6 @@ tables beyond one machine:
 
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__.splitlines()[0])
-    parser.formatter_class = type("HelpFormatter", (cli.HelpFormatter, argparse.RawDescriptionHelpFormatter), {})
     parser.epilog = MANY_MACHINES
     titles = "; ".join(f"{name}: {table.title}" for name, table in TABLES.items())
     parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=f"{titles}; all: all")

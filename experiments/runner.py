@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from utils import checkpoint, files
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that plan.py gives to checkpoints
 OF_CHECKPOINTS = ("evaluate.py", "classification.py", "isometry.py")  # the scripts with a --checkpoint
 
 
@@ -49,15 +51,17 @@ def machine(gpu: bool) -> dict[str, str]:
     return {"device": "cuda" if cuda else "cpu", "device_name": name} | versions
 
 
-def trained_before(folder: Path, datasets: set[str]) -> dict[tuple[str, str], str]:
+def trained_before(folder: Path, groups: list[Group]) -> dict[tuple[str, str], str]:
     """Names of finished checkpoints by data set and hash of their configuration, whatever trained them."""
     found = {}
-    for dataset in datasets:
+    names = {group.name for group in groups}
+    for dataset in {group.training.run.dataset for group in groups if group.training}:
         for name in checkpoint.available(folder / dataset):
-            with suppress(UserError):
-                saved = run.read(folder / dataset / name)
-                if saved.step == 0:
-                    found[dataset, hash_of(configuration(saved.config, saved.epoch))] = name
+            if name in names or not OF_A_GROUP.fullmatch(name):  # others, maybe hundreds, name another configuration
+                with suppress(UserError):
+                    saved = run.read(folder / dataset / name)
+                    if saved.step == 0:
+                        found[dataset, hash_of(configuration(saved.config, saved.epoch))] = name
     return found
 
 
@@ -71,8 +75,7 @@ class Runner:
         self.children: set[subprocess.Popen] = set()
         self.stopping = threading.Event()
         self.failures: dict[str, str] = {}
-        datasets = {group.training.run.dataset for group in self.groups if group.training}
-        self.trained = trained_before(Path(args.checkpoint), datasets)
+        self.trained = trained_before(Path(args.checkpoint), self.groups)
 
     def result(self, task: Task) -> dict | None:
         """The cell of a finished task. A damaged file counts as none."""
@@ -188,10 +191,9 @@ class Runner:
                 status = child.wait()
             self.children.discard(child)
             err.seek(0)
-            lines = [line for line in err.read().splitlines() if line.strip()]
+            reason = (err.read().strip() or "no message").splitlines()[-1]
         if status != 0:
             self.check_stopping()
-            reason = lines[-1] if lines else "no message"
             if status < 0:
                 reason = f"killed by signal {-status} ({signal.Signals(-status).name})"
             tqdm.write(f"failed: {name}: {reason}")

@@ -23,6 +23,7 @@ import data
 import reproduce
 from experiments import fid_features as features
 from experiments import runner
+from experiments.plan import make_plan
 from experiments.results import read_cell
 from experiments.tables import TABLES, Cell, Row, Table
 
@@ -124,13 +125,18 @@ def test_a_folder_is_looked_at_before_anything_is_trained(scripts, tmp_path, cal
     assert not (tmp_path / "checkpoint").exists()
 
 
+def groups_of(dataset):
+    args = reproduce.make_parser().parse_args(["depth", "--dataset", dataset])
+    return list(make_plan(args).groups.values())
+
+
 def test_foreign_files_among_the_checkpoints_stop_nothing(tmp_path):
     folder = tmp_path / "checkpoint" / "digits"
     folder.mkdir(parents=True)
     torch.save({"format": 1, "training": {}}, folder / "odd")
     torch.save({"format": 1, "model": "x"}, folder / "odder")
     (folder / "notes").write_text("not one")
-    assert runner.trained_before(tmp_path / "checkpoint", {"digits"}) == {}
+    assert runner.trained_before(tmp_path / "checkpoint", groups_of("digits")) == {}
 
 
 def test_a_checkpoint_of_an_earlier_version_is_not_trained_again(tmp_path):
@@ -138,7 +144,8 @@ def test_a_checkpoint_of_an_earlier_version_is_not_trained_again(tmp_path):
     (tmp_path / "digits").mkdir()
     packed = (ROOT / "tests" / "data_files" / "format_1" / "digits" / "irmae.xz").read_bytes()
     (tmp_path / "digits" / "irmae").write_bytes(lzma.decompress(packed))
-    assert runner.trained_before(tmp_path, {"digits"}) == {("digits", "f8b30f06dd"): "irmae"}
+    (tmp_path / "digits" / "irmae-0123456789").write_bytes(b"PK of a group of another plan: not even read")
+    assert runner.trained_before(tmp_path, groups_of("digits")) == {("digits", "f8b30f06dd"): "irmae"}
 
 
 def test_without_inception_weights_a_table_is_refused_or_made_without_fid(scripts, tmp_path, call, monkeypatch):
