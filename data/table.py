@@ -84,7 +84,7 @@ def as_table(
         features, numbers = choose_features(frame, label, ignored, anomaly, path)
     columns = frame[features]
     columns = pd.concat([columns.select_dtypes("number"), columns.select_dtypes("category")], axis=1)
-    return Table(columns, anomaly, header, label, {"row numbers": numbers, "--ignore": ignored})
+    return Table(columns, anomaly, header, label, {"tells rows apart": numbers, "--ignore": ignored})
 
 
 def require_usable(table: Table, source: str, drop_constant: bool, constant_allowed: bool = False) -> Table:

@@ -1,5 +1,6 @@
 """What the columns of a table are: named or not, the label, features, row numbers."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ LABEL_NAMES = {
     "attack",
     "fraud",
 }
-INDEX_NAMES = {"index", "id", "row", "rowid", "rowname", "rownames"}
+INDEX_NAME = re.compile(r"^([Ii]ndex|[Rr]ow|INDEX|ROW|(.*[\W_])?id)$|I[dD]$")
 NAMELESS = "Unnamed: "  # pandas calls a column without a name so, and adds its position
 MIN_ROWS = 10  # fewer do not tell whether a column counts the rows, or repeats the label
 
@@ -55,11 +56,12 @@ def is_header(rows: Sequence[list[str]]) -> bool:
     """
     first, *below = rows
     numbers = [float(cell) for cell in first if is_number(cell)]
+    counts = len(numbers) > 2 and numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
     if all(is_number(cell) or is_missing(cell) for cell in first):
-        return len(numbers) > 2 and numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+        return counts
     if not numbers and any(map(is_number, below[0])):
         return True
-    if any(is_number(cell) and not cell.strip().isdigit() for cell in first):
+    if not counts and any(is_number(cell) and not cell.strip().isdigit() for cell in first):
         return False  # names are words, counts and years
     for name, *cells in zip(first, *(row for row in below if len(row) == len(first)), strict=True):
         values = [cell for cell in cells if not is_missing(cell)]
@@ -136,15 +138,21 @@ def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
 def is_row_number(column: pd.Series, first: bool) -> bool:
     """Whether a column only tells rows apart; the ``first`` of a table does so more easily than others.
 
-    Such a column has no name where others have, or is named as one, or its whole numbers go on from row to row by 1.
-    The first one may also rise in other steps or be shuffled.
+    Such a column has no name where others have, or all its values differ and it is named as one, holds words, or counts
+    the rows up or down. The first one may also rise in other steps or be a shuffled count.
     """
-    if str(column.name).startswith(NAMELESS) or (letters(str(column.name)) in INDEX_NAMES and column.is_unique):
+    name = str(column.name)
+    if name.startswith(NAMELESS):
         return True
-    if len(column) < MIN_ROWS or column.dtype.kind != "f" or (column != column.round()).any() or not column.is_unique:
+    if not column.is_unique or len(column) < MIN_ROWS:
+        return False
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return True
+    if (column != column.round()).any():
         return False
     steps = np.diff(column.to_numpy())
-    return bool((abs(steps) == 1).all() or (first and ((steps > 0).all() or np.ptp(column) == len(column) - 1)))
+    rises = first and bool((steps > 0).all() or np.ptp(column) == len(column) - 1)
+    return rises or bool((abs(steps) == 1).all()) or INDEX_NAME.search(name) is not None
 
 
 def choose_features(

@@ -219,6 +219,7 @@ def csv_of(path, header, *columns, numbered_from=None):
         (["", "a", "b", "c", "label"], 0),
         (["Unnamed: 0", "a", "b", "c", "label"], 5),
         (["id", "a", "b", "c", "label"], 1),
+        (["0.0", "1.0", "2.0", "label"], None),
         (["number", "a", "b", "c", "label"], 1),
         (["", "0", "1", "2", "label"], 0),
         (["", "0", "1", "2", "3"], 0),
@@ -237,7 +238,7 @@ def test_any_header_and_any_leading_column_of_row_numbers(tmp_path, header, numb
     np.testing.assert_array_equal(table.anomaly, LABELS)
     said = table.describe()
     assert all(f"{name}" in said for name in table.features) and f"label: {table.label};" in said
-    assert ("(row numbers)" in said) == (numbered_from is not None)
+    assert ("(tells rows apart)" in said) == (numbered_from is not None)
 
 
 def test_shuffled_row_numbers_in_front_are_left_out_whole_numbers_elsewhere_are_not(tmp_path):
@@ -247,8 +248,13 @@ def test_shuffled_row_numbers_in_front_are_left_out_whole_numbers_elsewhere_are_
     lines = path.read_text().splitlines()
     write(path, "\n".join([lines[0], *(lines[1 + row] for row in order)]) + "\n")
     assert list(tabular.load(str(path)).features) == ["a", "b", "c"]
-    path = csv_of(tmp_path / "t.csv", ["a", "b", "c", "count", "label"], order, LABELS)
-    assert list(tabular.load(str(path)).features) == ["a", "b", "c", "count"]
+    named = [f"P{number}" for number in order]
+    for name, values in (("patient_id", order), ("SampleID", order), ("when", named), ("down", range(39, -1, -1))):
+        path = csv_of(tmp_path / "t.csv", ["a", "b", "c", name, "label"], values, LABELS)
+        assert list(tabular.load(str(path)).features) == ["a", "b", "c"]
+    for name, values in (("count", order), ("acid", order), ("id", order // 2)):
+        path = csv_of(tmp_path / "t.csv", ["a", "b", "c", name, "label"], values, LABELS)
+        assert list(tabular.load(str(path)).features) == ["a", "b", "c", name]
 
 
 def test_a_first_row_of_values_is_no_header(tmp_path):
