@@ -54,7 +54,7 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     for cls in find(name).__mro__:
         if "__init__" not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters
         found |= {key: p for key, p in parameters.items() if hasattr(p.annotation, "__metadata__")}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break

@@ -59,14 +59,14 @@ class LinearStack(nn.Module):
         Cached until the weights can have changed: by an optimiser, which needs a forward pass with gradients first, or
         by an in-place update such as a loaded state, which raises the version counter (fused optimisers do not).
         """
-        weights = [layer.weight for layer in self.hidden]
+        weights = list(self.parameters())
         state = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
         if self._folded is None or self._folded[0] != state:
             with torch.no_grad():
                 product = weights[0].double()
                 for weight in weights[1:]:
                     product = weight.double() @ product
-            self._folded = (state, product.to(weights[0].dtype))
+            self._folded = state, product.to(weights[0].dtype)
         return self._folded[1]
 
     def forward(self, z: Tensor) -> Tensor:

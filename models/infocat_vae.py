@@ -46,6 +46,7 @@ class CatVAE(Autoencoder):
 
     title = "CatVAE (arXiv 1806.08240): a mode of the prior for each of K classes"
     default_arch = "mlp"
+    class_means: Tensor
 
     def __init__(
         self,

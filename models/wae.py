@@ -4,7 +4,7 @@ Source: Tolstikhin, Bousquet, Gelly, Schölkopf 2018, "Wasserstein Auto-Encoders
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import torch
@@ -180,9 +180,9 @@ class WAEGAN(WAE):
         # The discriminator; checkpoints, metrics and the flag have had the name "adversary" from the beginning.
         self.adversary = fully_connected((self.latent_dim, *DISCRIMINATOR_WIDTHS, 1), nn.ReLU)
 
-    def logits(self, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def logits(self, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """The discriminator's log-odds that ``z`` ``(B, n)`` comes from the prior, ``(B,)``."""
-        logits = full_precision(functional_call(self.adversary, parameters, (z,))).squeeze(1)
+        logits = full_precision(functional_call(self.adversary, dict(parameters), (z,))).squeeze(1)
         if self.prior_offset:
             # log p(z) of N(0, σ_z² I); written out, for torch.distributions looks at its arguments on the host.
             quadratic = (z / self.pz_scale).square().sum(dim=1)

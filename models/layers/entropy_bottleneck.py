@@ -67,7 +67,7 @@ class EntropyBottleneck(nn.Module):
             columns = x.to(self.biases[0].dtype).movedim(1, 0)
             flat = columns.reshape(self.channels, 1, -1)
             lower, upper = self.logits_cumulative(flat - 0.5), self.logits_cumulative(flat + 0.5)
-        return tuple(logits.view(columns.shape).movedim(0, 1) for logits in (lower, upper))
+        return lower.view(columns.shape).movedim(0, 1), upper.view(columns.shape).movedim(0, 1)
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Log-probability of the unit interval around each element of x, in nats; finite however far out x lies.

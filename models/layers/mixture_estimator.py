@@ -36,6 +36,11 @@ class MixtureEstimator(nn.Module):
             along some direction, or has fewer samples than dimensions, still has a Cholesky factor.
     """
 
+    mass: Tensor
+    first: Tensor
+    second: Tensor
+    batches_seen: Tensor
+
     def __init__(
         self,
         features: int,

@@ -4,6 +4,8 @@ Source: Gretton et al. 2012, "A Kernel Two-Sample Test" (JMLR 13); kernels and e
 (arXiv 1711.01558) and its released code.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -42,9 +44,10 @@ def mmd(codes: Tensor, prior: Tensor, kernel: str = "imq", scale: float = 1.0) -
         within_prior = squared_distances(prior, prior)
         across = squared_distances(codes, prior)
 
+    kernels: list[Callable[[Tensor], Tensor]]
     if kernel == "imq":
         constants = [2 * latent_dim * scale**2 * factor for factor in IMQ_SCALES]
-        kernels = [lambda distances, c=c: c / (c + distances) for c in constants]
+        kernels = [lambda distances, c=c: c / (c + distances) for c in constants]  # type: ignore[misc]
     else:
         # The median without the diagonal, whose zeros are the num smallest.
         middle = num + (num * (num - 1) + 1) // 2

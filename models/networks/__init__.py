@@ -68,6 +68,7 @@ def build_networks(
         UserError: see ``split``.
     """
     code_width = code_width or latent_dim
+    encoder: nn.Module
     if re.fullmatch(r"mlp:[1-9]\d*(-[1-9]\d*)*", architecture):
         hidden_widths = tuple(int(width) for width in architecture.removeprefix("mlp:").split("-"))
         encoder = VectorEncoder(hidden_widths, channels, code_width)
@@ -80,6 +81,5 @@ def build_networks(
     if family == "gdn":
         return GDNEncoder(size, channels, code_width), GDNDecoder(size, channels, latent_dim, output or nn.Identity())
     layout = conv.layout(family, size)
-    return conv.ConvEncoder(layout, channels, code_width), conv.ConvDecoder(
-        layout, channels, latent_dim, output or nn.Tanh()
-    )
+    encoder = conv.ConvEncoder(layout, channels, code_width)  # first: the random draws are in this order
+    return encoder, conv.ConvDecoder(layout, channels, latent_dim, output or nn.Tanh())
