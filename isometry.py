@@ -6,6 +6,7 @@ python isometry.py --dataset celeba
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from experiments.columns import Column
 from experiments.trained import Trained
 from utils import cli, files, isometry, latents, plots
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
 
@@ -94,6 +98,45 @@ def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str,
     return trained.summary() | numbers, arrays, trained.decode(walked)
 
 
+def draw(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[str, float | None]]) -> "Figure":
+    """One row for each model: inner products under each metric, the variances of the code, the decoder's metric.
+
+    Args:
+        panels: for each model the arrays of ``measure``.
+        pearson: for each model the correlations of its inner products.
+    """
+    metrics = [metric for metric in ("mse", "ssim") if f"{metric}-difference" in next(iter(panels.values()))]
+    columns = len(metrics) + 2
+    figure, axes = plots.subplots(len(panels), columns, size=(3.2 * columns, 2.8 * len(panels)))
+    for row, (name, arrays) in zip(axes, panels.items(), strict=True):
+        for axis, metric in zip(row, metrics, strict=False):
+            axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
+            r = pearson[name][f"{metric}-difference"]
+            axis.set_title(f"{plots.plain(name)}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
+            axis.set_xlabel("inner product in latent space", fontsize=8)
+            axis.ticklabel_format(style="sci", scilimits=(0, 0))
+            axis.locator_params(axis="x", nbins=5)
+            axis.set_ylabel({"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}[metric], fontsize=8)
+        dimensions = np.arange(1, len(arrays["variance"]) + 1)
+        row[-2].bar(dimensions, arrays["variance"], width=1.0)
+        row[-2].set_xlabel("dimension, by variance", fontsize=8)
+        row[-2].set_ylabel("variance of the code", fontsize=8)
+        exact, difference = arrays["metric:mse-jacobian"], arrays["metric:mse-difference"]
+        mean, spread = exact.mean(axis=0), exact.std(axis=0)
+        row[-1].plot(dimensions, mean, label="Jacobian, mean")
+        row[-1].fill_between(dimensions, mean - spread, mean + spread, alpha=0.3, label="± deviation over codes")
+        row[-1].plot(dimensions, difference.mean(axis=0), "--", linewidth=0.8, label="finite difference")
+        row[-1].set_ylim(bottom=0)
+        row[-1].set_xlabel("dimension, by variance", fontsize=8)
+        row[-1].set_ylabel("squared length of a unit step, mse", fontsize=8)
+        for axis in row:
+            axis.tick_params(labelsize=7)
+            axis.yaxis.get_offset_text().set_fontsize(7)
+            axis.xaxis.get_offset_text().set_fontsize(7)
+    axes[0][-1].legend(fontsize=7)
+    return figure
+
+
 def table(rows: list[dict]) -> str:
     """The rows as a Markdown table: Pearson r by finite difference (as published) and by exact Jacobian products."""
     metrics = list(rows[0]["pearson"])
@@ -122,7 +165,7 @@ def main() -> None:
         plots.save_grid(path, images, TRAVERSED)
         print(f"traverse of the {len(images) // TRAVERSED} dimensions with most variance: {path}")
     path = evaluation.output_path(args, "isometry", evaluation.joined([row["model_name"] for row in rows]))
-    plots.save_figure(path, plots.isometry(panels, {row["model_name"]: row["pearson"] for row in rows}))
+    plots.save_figure(path, draw(panels, {row["model_name"]: row["pearson"] for row in rows}))
     files.write_json(path.with_suffix(".json"), rows)
     files.write_text(path.with_suffix(".md"), table(rows))
     print(f"figure: {path}")

@@ -20,13 +20,13 @@ from experiments.trained import Trained
 from utils import files
 from utils.errors import UserError
 
-EPOCHS, LEAST_STEPS = 4, 400  # of the classifier: passes over the labelled images, more on a small data set
+EPOCHS, MIN_STEPS = 4, 400  # of the classifier: passes over the labelled images, more of them on a small data set
 BATCH_SIZE, LEARNING_RATE = 128, 3e-3
 WIDTHS, FEATURES = (16, 32, 64), 128
 
 
 class FeaturesUnavailable(Exception):
-    """The features cannot be had here and now: the metrics that need none are not affected."""
+    """The network is not on this machine and cannot be downloaded; metrics without features are not affected."""
 
 
 @dataclass
@@ -81,28 +81,25 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
     Raises:
         UserError: the file is not there or not that network's. FeaturesUnavailable: no download, or no torch-fidelity.
     """
+    expected = "weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
     if weights is not None:
         path = Path(weights)
         if not path.is_file():
-            raise UserError(f"--inception-weights {path}: no such file; expected weights-inception-2015-12-05-*.pth")
+            raise UserError(f"--inception-weights {path}: no such file; expected {expected}")
         try:
             torch.load(path, map_location="cpu", weights_only=True)  # the library would run any code in the file
             network = Inception(path)
         except Exception as error:  # a damaged file can fail anywhere
-            raise UserError(
-                f"--inception-weights {path}: not the weights of FID's Inception network ({type(error).__name__}); "
-                "expected weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
-            ) from error
+            reason = f"not the weights of FID's Inception network ({type(error).__name__})"
+            raise UserError(f"--inception-weights {path}: {reason}; expected {expected}") from error
     else:
         try:
             network = Inception(None)
         except ModuleNotFoundError as error:
             raise FeaturesUnavailable("FID and KID need torch-fidelity (pip install torch-fidelity)") from error
         except (URLError, OSError, RuntimeError) as error:
-            raise FeaturesUnavailable(
-                f"the Inception weights cannot be downloaded ({error}); give the file with "
-                "--inception-weights, or use --features classifier"
-            ) from error
+            advice = "give the file with --inception-weights, or use --features classifier"
+            raise FeaturesUnavailable(f"the Inception weights cannot be downloaded ({error}); {advice}") from error
     return Extractor("inception", "", network.to(device).eval(), 50, device)
 
 
@@ -155,7 +152,7 @@ def classifier(folder: Path, trained: Trained) -> Extractor:
 
 
 def kept_classifier(path: Path, device: torch.device) -> dict | None:
-    """What an earlier call kept; None where there is nothing or it is damaged, as it is quickly made again."""
+    """What an earlier call saved; None where there is nothing or it is damaged, as it is quickly trained again."""
     try:
         record = torch.load(path, map_location=device, weights_only=True)
     except Exception:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
@@ -176,7 +173,7 @@ def fingerprint(*datasets: data.Dataset) -> str:
 def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> None:
     """Train in place: Adam, one cycle of the learning rate, images shifted by up to two pixels."""
     per_epoch = -(-len(train_set) // BATCH_SIZE)
-    epochs = max(EPOCHS, -(-LEAST_STEPS // per_epoch))
+    epochs = max(EPOCHS, -(-MIN_STEPS // per_epoch))
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * per_epoch)
     train_set, labels = train_set.to(device), train_set.labels.to(device)
@@ -198,9 +195,5 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
 
 @torch.no_grad()
 def accuracy(network: Classifier, dataset: data.Dataset, device: torch.device) -> float:
-    dataset, labels = dataset.to(device), dataset.labels.to(device)
-    hits = torch.zeros((), dtype=torch.long, device=device)
-    for index in torch.arange(len(dataset), device=device).split(500):
-        predicted = network.head(network(dataset[index].to(device).mul(255))).argmax(1)
-        hits += (predicted == labels[index]).sum()
-    return int(hits) / len(dataset)
+    predicted = [network.head(network(x.mul(255))).argmax(1) for x in dataset.batches(500, device)]
+    return float((torch.cat(predicted).cpu() == dataset.labels).double().mean())

@@ -1,7 +1,7 @@
 """Distances between sets of features, in float64, from torchmetrics.
 
-The features come first and once (``features.py``); every metric of a model is computed from the same ones. torchmetrics
-is imported where it is needed: it takes longer than PyTorch, and --help should not.
+The features of a set are computed once (``experiments.fid_features``), and all metrics from the same ones. torchmetrics
+is imported in the functions: loading it takes longer than loading PyTorch, and --help need not wait for it.
 """
 
 import warnings
@@ -30,7 +30,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
     metric = FrechetInceptionDistance(PrecomputedFeatures(real.shape[1])).to(real.device).set_dtype(torch.float64)
     metric.update(real.double(), real=True)
     metric.update(fake.double(), real=False)
-    return max(float(metric.compute()), 0.0)  # rounding takes the distance of a set to itself a little below
+    return max(float(metric.compute()), 0.0)  # by rounding, the distance of a set to itself may be slightly negative
 
 
 def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
@@ -43,7 +43,7 @@ def kernel_distance(real: Tensor, fake: Tensor, seed: int = 0) -> float:
 
     size = min(SUBSET_SIZE, len(real), len(fake))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features: they are small
+        warnings.simplefilter("ignore", UserWarning)  # about the memory for the features, which are small
         metric = KernelInceptionDistance(PrecomputedFeatures(real.shape[1]), subsets=SUBSETS, subset_size=size)
     metric.to(real.device).set_dtype(torch.float64)
     metric.update(real.double(), real=True)

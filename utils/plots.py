@@ -146,45 +146,6 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
     return figure
 
 
-def isometry(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[str, float | None]]) -> "Figure":
-    """One row for each model: inner products under each metric, the variances of the code, the decoder's metric.
-
-    Args:
-        panels: for each model the arrays of ``isometry.measure``.
-        pearson: for each model the correlations of its inner products.
-    """
-    metrics = [metric for metric in ("mse", "ssim") if f"{metric}-difference" in next(iter(panels.values()))]
-    columns = len(metrics) + 2
-    figure, axes = subplots(len(panels), columns, size=(3.2 * columns, 2.8 * len(panels)))
-    for row, (name, arrays) in zip(axes, panels.items(), strict=True):
-        for axis, metric in zip(row, metrics, strict=False):
-            axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
-            r = pearson[name][f"{metric}-difference"]
-            axis.set_title(f"{plain(name)}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
-            axis.set_xlabel("inner product in latent space", fontsize=8)
-            axis.ticklabel_format(style="sci", scilimits=(0, 0))
-            axis.locator_params(axis="x", nbins=5)
-            axis.set_ylabel({"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}[metric], fontsize=8)
-        dimensions = np.arange(1, len(arrays["variance"]) + 1)
-        row[-2].bar(dimensions, arrays["variance"], width=1.0)
-        row[-2].set_xlabel("dimension, by variance", fontsize=8)
-        row[-2].set_ylabel("variance of the code", fontsize=8)
-        exact, difference = arrays["metric:mse-jacobian"], arrays["metric:mse-difference"]
-        mean, spread = exact.mean(axis=0), exact.std(axis=0)
-        row[-1].plot(dimensions, mean, label="Jacobian, mean")
-        row[-1].fill_between(dimensions, mean - spread, mean + spread, alpha=0.3, label="± deviation over codes")
-        row[-1].plot(dimensions, difference.mean(axis=0), "--", linewidth=0.8, label="finite difference")
-        row[-1].set_ylim(bottom=0)
-        row[-1].set_xlabel("dimension, by variance", fontsize=8)
-        row[-1].set_ylabel("squared length of a unit step, mse", fontsize=8)
-        for axis in row:
-            axis.tick_params(labelsize=7)
-            axis.yaxis.get_offset_text().set_fontsize(7)
-            axis.xaxis.get_offset_text().set_fontsize(7)
-    axes[0][-1].legend(fontsize=7)
-    return figure
-
-
 def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> "Figure":
     """Images of each class in each cluster, the clusters in the order of the classes that they are matched to.
 

@@ -27,12 +27,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def with_classifier(trained):
     """The trained checkpoints, and a classifier of digits that had only a few steps."""
-    least = features.LEAST_STEPS
-    features.LEAST_STEPS = 48
+    least = features.MIN_STEPS
+    features.MIN_STEPS = 48
     try:
         open_classifier(trained, trained)
     finally:
-        features.LEAST_STEPS = least
+        features.MIN_STEPS = least
     return trained
 
 

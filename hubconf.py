@@ -1,0 +1,47 @@
+"""Entry points of PyTorch Hub: ``load`` for a trained model, and one entry for each model with initial weights.
+
+import torch
+run = torch.hub.load("path/of/this/repository", "load", "checkpoint/mnist/irmae", source="local")
+model = torch.hub.load("path/of/this/repository", "irmae", source="local", dataset="celeba", linear_layers=4)
+"""
+
+import data
+import models
+from experiments import trained
+from models.base import Autoencoder
+
+dependencies = ["torch", "torchvision", "numpy", "scipy", "sklearn", "tqdm"]
+
+
+def load(checkpoint: str, device: str = "cpu", data_path: str | None = None) -> trained.Trained:
+    """The trained model of a checkpoint file; see ``experiments.trained.load``."""
+    return trained.load(checkpoint, device, data_path)
+
+
+def _entry(name: str):
+    def build(dataset: str = "mnist", latent_dim: int | None = None, **options) -> Autoencoder:
+        described = data.describe(dataset)
+        n = models.find(name).default_latent_dim(models.options(name) | options) or described["latent_dim"]
+        return models.build(
+            name,
+            architecture=models.architecture(name, None, described),
+            channels=described["channels"],
+            latent_dim=latent_dim or n,
+            **options,
+        )
+
+    title, values = (
+        models.find(name).title,
+        ", ".join(f"{key}={value!r}" for key, value in models.options(name).items()),
+    )
+    build.__doc__ = f"""{title}, with initial weights.
+
+    Args:
+        dataset: a name of ``data.DATASETS``, for whose images the networks are built.
+        latent_dim: n (default: the data set's).
+        options: {values or "none"}.
+    """
+    return build
+
+
+globals().update({name.replace("-", "_"): _entry(name) for name in models.MODELS})

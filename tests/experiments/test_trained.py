@@ -1,0 +1,161 @@
+"""The Python API: codes, images and samples of a checkpoint, whoever wrote it; and what importing it leaves alone."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ENVIRONMENT, ROOT
+
+import models
+from experiments.trained import load
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def ae(trained):
+    return load(trained / "digits" / "ae")
+
+
+@pytest.fixture(scope="module")
+def vae(trained):
+    return load(trained / "digits" / "vae")
+
+
+def test_images_of_any_number_and_type_are_encoded_in_batches(ae):
+    pixels = ae.dataset("test").store[:23]
+    with torch.no_grad():
+        expected = ae.model.encode(pixels / 255)
+    ae.batch_size = 10
+    for images in (pixels, pixels / 255, (pixels / 255).numpy(), pixels.numpy(), ae.dataset("test", 23)):
+        codes = ae.encode(images)
+        assert codes.shape == (23, 16) and codes.dtype == torch.float32
+        torch.testing.assert_close(codes, expected)
+    torch.testing.assert_close(ae.decode(codes.numpy()), ae.model.decode(expected).clamp(0, 1).detach())
+    assert ae.encode(pixels[:0]).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 28, 28)), r"\(2, 28, 28\): expected \(N, 1, 32, 32\)"),
+        (np.full((2, 1, 32, 32), 255.0), r"expected uint8, or floats in \[0, 1\]"),
+        (np.zeros((2, 1, 32, 32), dtype=np.int64), "int64"),
+        (np.full((2, 1, 32, 32), np.nan), "floats in"),
+    ],
+)
+def test_other_images_are_refused(ae, images, message):
+    with pytest.raises(UserError, match=message):
+        ae.encode(images)
+
+
+def test_posteriors_are_sampled_from_the_seed_without_changing_the_random_state(vae, ae):
+    images = vae.dataset("test", 40)
+    state = torch.get_rng_state()
+    first, again = vae.sample_codes(images), vae.sample_codes(images)
+    assert torch.equal(first, again) and torch.equal(state, torch.get_rng_state())
+    assert torch.equal(vae.codes(images), first), "the default, as in the code released with IRMAE"
+    vae.seed = 1
+    assert not torch.equal(vae.sample_codes(images), first)
+    vae.seed, vae.posterior = 0, "mean"
+    assert torch.equal(vae.codes(images), vae.encode(images)) and vae.is_stochastic(images)
+    mean, logvar = vae.model.posterior(images[:])
+    ratio = ((first - mean) / torch.exp(logvar / 2)).detach()
+    assert abs(float(ratio.std()) - 1) < 0.15 and abs(float(ratio.mean())) < 0.15
+    assert torch.equal(ae.sample_codes(images), ae.encode(images)) and not ae.is_stochastic(images)
+
+
+def test_samples(vae, ae):
+    for density in ("prior", "mvg", "gmm"):
+        codes = vae.sample(density, 30, seed=2)
+        assert codes.shape == (30, 16) and torch.equal(codes, vae.sample(density, 30, seed=2))
+        images = vae.decode(codes)
+        assert images.shape == (30, 1, 32, 32) and images.min() >= 0 and images.max() <= 1
+    with pytest.raises(UserError, match="no prior"):
+        ae.sample("prior", 1)
+    with pytest.raises(UserError, match="expected prior, mvg or gmm"):
+        ae.sample("gaussian", 1)
+
+
+def test_codes_that_do_not_vary_are_fitted_with_nothing(ae, capsys):
+    from utils import latents
+
+    same = ae.encode(torch.ones(20, 1, 32, 32))
+    for fit in (latents.fit_pca, latents.fit_mixture):
+        with pytest.raises(UserError, match="all 20 codes are the same"):
+            fit(same, 2, 0)
+    two = torch.cat([same, same + 1])
+    latents.fit_mixture(two, 4, 0)
+    warning = capsys.readouterr().err.splitlines()
+    assert len(warning) == 1 and warning[0].startswith("warning: -d 4: ")
+
+
+def variants(weights: dict) -> dict[str, dict]:
+    """A state dict as trainers write it."""
+    return {
+        "plain": weights,
+        "data-parallel": {f"module.{key}": value for key, value in weights.items()},
+        "compiled": {f"_orig_mod.module.{key}": value for key, value in weights.items()},
+        "wrapped": {"state_dict": weights, "epoch": 3, "optimizer": {"state": {}}},
+        "wrapped-data-parallel": {"epoch": 3, "model": {f"module.{key}": value for key, value in weights.items()}},
+    }
+
+
+@pytest.mark.parametrize("variant", list(variants({})))
+def test_state_dicts_of_other_trainers(tmp_path, variant):
+    torch.manual_seed(0)
+    model = models.build("irmae", architecture="mnist", channels=1, latent_dim=8, linear_layers=3)
+    path = tmp_path / "mnist" / variant
+    path.parent.mkdir()
+    torch.save(variants(model.state_dict())[variant], path)
+    run = load(path)
+    assert (run.config.model, run.config.latent_dim, run.config.options["linear_layers"]) == ("irmae", 8, 3)
+    assert run.config.dataset == "mnist" and run.epochs is None
+    images = torch.rand(3, 1, 32, 32)
+    torch.testing.assert_close(run.encode(images), model.eval().encode(images).detach())
+
+
+def test_a_state_dict_of_another_network_is_refused(tmp_path):
+    torch.save({"state_dict": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "linear")
+    with pytest.raises(UserError, match="neither a checkpoint of train.py nor a state dict"):
+        load(tmp_path / "linear")
+
+
+def test_torch_hub(trained):
+    def hub(entry, *args, **options):
+        return torch.hub.load(str(ROOT), entry, *args, source="local", **options)
+
+    assert hub("load", trained / "digits" / "irmae").config.options["linear_layers"] == 2
+    assert set(torch.hub.list(str(ROOT), source="local")) >= {name.replace("-", "_") for name in models.MODELS}
+    for name in models.MODELS:
+        hub(name.replace("-", "_"), dataset="digits")
+    assert len(hub("irmae", dataset="shape", latent_dim=9, linear_layers=5).mlp.hidden) == 5
+    assert "linear_layers=8" in torch.hub.help(str(ROOT), "irmae", source="local")
+
+
+def test_importing_changes_nothing_global(trained):
+    """Backend of matplotlib, signal handlers, threads, precision, random state: as they were, after use too."""
+    code = f"""
+import signal, sys, warnings
+import matplotlib, torch
+matplotlib.use("svg")
+def state():
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    return (matplotlib.get_backend(), handlers, torch.get_num_threads(), torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32, torch.get_default_dtype(), torch.is_grad_enabled(), warnings.filters[:],
+            torch.get_rng_state().tolist())
+before = state()
+import hubconf, train, generation, singular, isometry, evaluate, classification
+from utils import plots
+assert state() == before, "importing"
+run = hubconf.load({str(trained / "digits" / "ae")!r})
+torch.manual_seed(torch.initial_seed())
+before = state()
+run.spectrum()
+plots.spectra({{"ae": run.spectrum().values}}, 1e-3)
+assert "matplotlib.pyplot" not in sys.modules
+assert state()[:-1] == before[:-1], "using"
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
