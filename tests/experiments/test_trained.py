@@ -118,7 +118,7 @@ def test_state_dicts_of_other_trainers(tmp_path, variant):
 
 def test_a_state_dict_of_another_network_is_refused(tmp_path):
     torch.save({"state_dict": torch.nn.Linear(2, 2).state_dict()}, tmp_path / "linear")
-    with pytest.raises(UserError, match="neither a checkpoint of train.py nor a state dict"):
+    with pytest.raises(UserError, match="neither a checkpoint of train"):
         load(tmp_path / "linear")
 
 
