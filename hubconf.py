@@ -6,9 +6,8 @@ model = torch.hub.load("path/of/this/repository", "irmae", source="local", datas
 """
 
 import data
-import models
+import models.base
 from experiments import trained
-from models.base import Autoencoder
 
 dependencies = ["torch", "torchvision", "numpy", "scipy", "sklearn", "tqdm"]
 
@@ -19,7 +18,7 @@ def load(checkpoint: str, device: str = "cpu", data_path: str | None = None) -> 
 
 
 def _entry(name: str):
-    def build(dataset: str = "mnist", latent_dim: int | None = None, **options) -> Autoencoder:
+    def build(dataset: str = "mnist", latent_dim: int | None = None, **options) -> models.base.Autoencoder:
         described = data.describe(dataset)
         n = models.find(name).default_latent_dim(models.options(name) | options) or described["latent_dim"]
         return models.build(
