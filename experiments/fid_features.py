@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
@@ -165,7 +166,7 @@ def fingerprint(*datasets: data.Dataset) -> str:
     parts = []
     for dataset in datasets:
         some = torch.linspace(0, len(dataset) - 1, min(16, len(dataset))).long()
-        parts += [dataset.labels.numpy(), dataset[some].mul(255).round().byte().numpy()]
+        parts += [np.asarray(dataset.labels), dataset[some].mul(255).round().byte().numpy()]
     return files.fingerprint(*parts)
 
 
@@ -176,7 +177,7 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
     epochs = max(EPOCHS, -(-MIN_STEPS // per_epoch))
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * per_epoch)
-    train_set, labels = train_set.to(device), train_set.labels.to(device)
+    train_set, labels = train_set.to(device), torch.as_tensor(train_set.labels, device=device)
     network.train()
     with tqdm(total=epochs * per_epoch, desc="classifier", leave=False, disable=None) as bar:
         for _ in range(epochs):
@@ -196,4 +197,4 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
 @torch.no_grad()
 def accuracy(network: Classifier, dataset: data.Dataset, device: torch.device) -> float:
     predicted = [network.head(network(x.mul(255))).argmax(1) for x in dataset.batches(500, device)]
-    return float((torch.cat(predicted).cpu() == dataset.labels).double().mean())
+    return float(torch.eq(torch.cat(predicted).cpu(), torch.as_tensor(dataset.labels)).double().mean())

@@ -143,7 +143,8 @@ matplotlib.use("svg")
 def state():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     return (matplotlib.get_backend(), handlers, torch.get_num_threads(), torch.get_float32_matmul_precision(),
-            torch.backends.cudnn.allow_tf32, torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_rng_state().tolist())
+            torch.backends.cudnn.allow_tf32, torch.get_default_dtype(), torch.is_grad_enabled(),
+            torch.get_rng_state().tolist())
 before = state()
 import hubconf, train, generation, singular, isometry, evaluate, classification
 from utils import plots
