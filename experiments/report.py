@@ -18,7 +18,7 @@ def number(line: Line, metric: str, seeds: int) -> str:
     """Mean, and ± standard deviation of several seeds; why there is none."""
     values = line.values(metric)
     if not values:
-        return f"failed: {line.failures[0]}" if line.failures else "–"
+        return f"failed: {line.failures[0]}".replace("failed: not run", "not run") if line.failures else "–"
     form = column_of(metric).form
     if form.endswith("d") and len(values) > 1:
         form = form.replace("d", ".1f")
@@ -74,8 +74,10 @@ def provenance(cells: list[dict]) -> str:
     """Devices, versions and dates of cells in a sentence."""
     known = [cell["provenance"] for cell in cells if "provenance" in cell]
     parts = sorted({f"{each['device_name']} ({each['device']}, {each['threads']} threads)" for each in known})
-    parts += sorted({f"Python {each['python']}, torch {each['torch']}, commit {each['commit'][:12]}" for each in known})
-    parts += [" to ".join(dict.fromkeys(pick(each["date"] for each in known) for pick in (min, max)))] if known else []
+    parts += sorted({f"Python {each['python']}, torch {each['torch']}" for each in known})
+    if known:
+        parts.append("commit " + ", ".join(sorted({each["commit"] for each in known})))
+        parts.append(" to ".join(dict.fromkeys(pick(each["date"] for each in known) for pick in (min, max))))
     if len(known) < len(cells):
         parts.append(f"{len(cells) - len(known)} cells of an earlier version, which do not name their device")
     return "; ".join(parts)

@@ -42,7 +42,7 @@ def machine(gpu: bool) -> dict[str, str]:
         with suppress(OSError, StopIteration):
             lines = Path("/proc/cpuinfo").read_text().splitlines()
             name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git, or a copy without its history

@@ -10,7 +10,7 @@ from experiments.tables import TABLES
 def lines_of(ranks, distances):
     rows = TABLES["depth"].rows
     machine = {"device": "cpu", "device_name": "a processor", "threads": 2, "precision": "fp32", "python": "3.11.1",
-               "torch": "2.14.1", "commit": "0123456789abcdef", "seed": 0, "date": "2026-11-26"}  # fmt: skip
+               "torch": "2.14.1", "commit": "0123456789ab-dirty", "seed": 0, "date": "2026-11-26"}  # fmt: skip
     cell = {"config": {"script": "evaluate.py"}, "command": ["evaluate.py", "<b>"], "seconds": 1.0}
     return [
         Line(row, [cell | {"metrics": {"rank": rank, "fid_cls_mvg": distance}, "provenance": machine}])
@@ -69,7 +69,7 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path):
 def test_where_the_numbers_were_made_comes_from_the_cells():
     lines = lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62])
     text = report.markdown(result_of(lines))
-    made = "Made on: a processor (cpu, 2 threads); Python 3.11.1, torch 2.14.1, commit 0123456789ab; 2026-11-26."
+    made = "Made on: a processor (cpu, 2 threads); Python 3.11.1, torch 2.14.1; commit 0123456789ab-dirty; 2026-11-26."
     assert made in text
     lines[0].cells[0]["provenance"] = lines[1].cells[0]["provenance"] | {"device_name": "NVIDIA H100", "device": "cuda"}
     lines[1].cells[0]["provenance"] = lines[2].cells[0]["provenance"] | {"date": "2026-11-28"}

@@ -19,13 +19,13 @@ import torch
 from conftest import ENVIRONMENT, ROOT, assert_refused, run_script
 from PIL import Image
 
-import data
 import reproduce
 from experiments import fid_features as features
 from experiments import runner
 from experiments.plan import make_plan
 from experiments.results import read_cell
 from experiments.tables import TABLES, Cell, Row, Table
+from experiments.trained import load
 
 # Stand-ins that take seconds off, not behaviour: a training of several saved epochs that can be resumed, and an
 # evaluation of it. Without --resume they refuse to train over what is there, like nothing in the repository may need.
@@ -309,7 +309,7 @@ def test_a_report_from_cells_alone_runs_nothing(scripts, tmp_path, call):
         ".md", ".png", ".json"}  # fmt: skip
     next(kept.iterdir()).unlink()
     result = call("reproduce.py", *elsewhere)
-    assert result.status == 1 and "not run" in result.out and "1 cells missing" in result.last_line
+    assert result.status == 1 and "| not run" in result.out and "1 cells missing" in result.last_line
     assert_refused(
         call("reproduce.py", *elsewhere, "--epochs", 5), f"--from {tmp_path / 'kept'}", "none of its 4 cells"
     )
@@ -349,8 +349,7 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     table = Table("Two rows", "digits", rows, columns, ("mse",))
     monkeypatch.setitem(TABLES, "one", table)
     monkeypatch.setattr(features, "LEAST_STEPS", 24)
-    cpu = torch.device("cpu")
-    features.classifier(trained / "features", data.describe("digits"), cpu, lambda split: data.load("digits", split))
+    features.classifier(trained / "features", load(trained / "digits" / "ae"))
     names = {path.name for path in (trained / "digits").iterdir() if path.is_file()}
     flags = ("one", "--epochs", 2, "--checkpoint", trained, "--save-path", tmp_path, "--fid-samples", 200)
     result = call("reproduce.py", *flags)
