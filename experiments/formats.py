@@ -62,7 +62,7 @@ def part(record: dict, name: str, path: Path) -> dict:
 def checked(cls: type[T], values: dict, path: Path) -> T:
     """The dataclass ``cls`` of the values. Raises UserError where one is missing, unknown or of another type."""
     kinds = typing.get_type_hints(cls)
-    required = [each.name for each in dataclasses.fields(cls) if each.default is each.default_factory]  # both MISSING
+    required = [each.name for each in dataclasses.fields(cls) if each.default is each.default_factory]  # type: ignore[arg-type]
     missing, unknown = [key for key in required if key not in values], [key for key in values if key not in kinds]
     if missing or unknown:
         wrong = f"no {', '.join(missing)}" if missing else f"an unknown {unknown[0]}"

@@ -91,8 +91,8 @@ class RunConfig:
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
         """The split "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
         path = self.data_path or data.DEFAULT_PATH
-        options = {"skip_corrupt": self.skip_corrupt, "white": self.white}
-        return data.load(self.dataset, split, path, size, self.image_size, self.channels, **options)
+        images = (self.image_size, self.channels, self.skip_corrupt)
+        return data.load(self.dataset, split, path, size, *images, white=self.white)
 
     def flags(self) -> dict[str, object]:
         """The values of train.py's flags that describe this configuration, by destination."""
@@ -159,17 +159,19 @@ class Run:
 
     def restore(self) -> None:
         """Weights, optimiser and random state from the checkpoint; the learning rate stays the command line's."""
+        optimizer, random = self.state.optimizer, self.state.random
+        assert optimizer is not None and random is not None  # train_flags.check_resumable
         # "capturable" belongs to the device: a run may go on where there is a GPU, or none.
         own = [{key: group[key] for key in ("lr", "capturable")} for group in self.optimizer.param_groups]
         checkpoint.require_finite(self.state.weights, self.path)
         self.model.load_state_dict(self.state.weights)
-        self.optimizer.load_state_dict(self.state.optimizer)
+        self.optimizer.load_state_dict(optimizer)
         devices.match_layout(self.optimizer)
         for group, values in zip(self.optimizer.param_groups, own, strict=True):
             group.update(values)
-        torch.set_rng_state(self.state.random["cpu"])
-        if self.device.type == "cuda" and self.state.random["cuda"] is not None:
-            torch.cuda.set_rng_state(self.state.random["cuda"])
+        torch.set_rng_state(random["cpu"])
+        if self.device.type == "cuda" and random["cuda"] is not None:
+            torch.cuda.set_rng_state(random["cuda"])
 
     def save(self, totals: loop.Totals) -> None:
         """Write the checkpoint, unless a loss or a weight is not finite. Several processes call this, rank 0 writes.

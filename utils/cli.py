@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
@@ -47,18 +48,18 @@ class Parser(argparse.ArgumentParser):
             words.append("=".join([name.replace("_", "-"), *value]) if name.startswith("--") else word)
         return super().parse_known_args(words, namespace)
 
-    def parse_given(self, arguments: list[str] | None = None) -> dict[str, object]:
+    def parse_given(self, arguments: list[str] | None = None) -> dict[str, Any]:
         """The values of the flags that were typed, by destination; no defaults."""
         unset = object()
         namespace = argparse.Namespace(**{action.dest: unset for action in self._actions})
         return {key: value for key, value in vars(self.parse_args(arguments, namespace)).items() if value is not unset}
 
-    def with_defaults(self, given: Mapping[str, object]) -> argparse.Namespace:
+    def with_defaults(self, given: dict[str, Any]) -> argparse.Namespace:
         """The arguments as ``parse_args`` returns them: ``given``, and the defaults of all other flags."""
         defaults = {action.dest: action.default for action in self._actions if action.default != argparse.SUPPRESS}
         return argparse.Namespace(**defaults | given)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             flag = message.split(": ", 1)[1].split()[0].split("=")[0]
             known = [option for action in self._actions for option in action.option_strings]
@@ -109,7 +110,7 @@ def add_linear_layers(group: argparse._ArgumentGroup) -> None:
 
 def add_options(
     parser: Parser,
-    models: Mapping[str, type],
+    models: Mapping[str, Any],
     flags: Callable[[str], Mapping[str, Flag]],
     defaults: Callable[[str], Mapping],
 ) -> None:
@@ -124,7 +125,9 @@ def add_options(
     seen = set()
     for name, model in models.items():
         new = {key: flag for key, flag in flags(name).items() if key not in seen}
-        group = parser.add_argument_group(model.title) if new else None
+        if not new:
+            continue
+        group = parser.add_argument_group(model.title)
         for key, flag in new.items():
             seen.add(key)
             values = {other: defaults(other)[key] for other in models if key in flags(other)}

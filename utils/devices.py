@@ -69,7 +69,7 @@ def prepare(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """
     if device.type == "cpu":
         keep_freed_memory()
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def keep_freed_memory() -> None:

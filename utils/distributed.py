@@ -104,7 +104,7 @@ def gather(value: object) -> list:
     """A plain value of every process, by rank."""
     if world() == 1:
         return [value]
-    values = [None] * world()
+    values: list[object] = [None] * world()
     dist.all_gather_object(values, value)
     return values
 

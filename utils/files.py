@@ -15,7 +15,7 @@ from typing import IO
 try:
     import fcntl
 except ImportError:  # not on Windows: there nobody waits
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
 

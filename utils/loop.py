@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from utils import distributed
 from utils.cuda_graph import cuda_devices, cuda_graph, first_line, preserve_state
 from utils.devices import autocast
 from utils.pinned_memory import PinnedBuffers
+
+Model = Any  # a ``models.base.Autoencoder``: utils imports no models
 
 
 class Totals:
@@ -48,7 +51,7 @@ def pack(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack([value.detach().double() for value in losses.values()])
 
 
-def make_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(model: Model, learning_rate: float) -> torch.optim.Optimizer:
     """Adam over the model's parameter groups; the fused form does the same in one kernel."""
     groups = model.parameter_groups(learning_rate)
     # Capturable: its count of steps lives on the device, where a CUDA graph can raise it.
@@ -59,7 +62,7 @@ def make_optimizer(model: torch.nn.Module, learning_rate: float) -> torch.optim.
 class Losses(torch.nn.Module):
     """A model's ``losses`` as a forward pass, for DistributedDataParallel to wrap."""
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
@@ -82,7 +85,7 @@ class Step:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Model,
         optimizer: torch.optim.Optimizer,
         dataset,
         precision: str = "fp32",
@@ -93,8 +96,8 @@ class Step:
         self.dataset, self.precision = dataset, precision
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
-        self.resident = dataset.store.device.type == self.device.type
-        self.fetch = None if self.resident else PinnedBuffers(dataset.store)
+        resident = dataset.store.device.type == self.device.type
+        self.fetch = None if resident else PinnedBuffers(dataset.store)
         self.eager = eager or distributed.world() > 1  # an exchange of gradients inside a graph is untested
         self.replay: Callable[[], Tensor] | None = None
         self.static: Tensor | None = None  # the replay's input
@@ -106,10 +109,11 @@ class Step:
         Returns this process's losses, a float64 vector in the order of ``names``, which the next step overwrites.
         """
         rows = index[distributed.part(len(index))]
-        rows = rows if self.resident else self.fetch(rows)
+        if self.fetch is not None:
+            rows = self.fetch(rows)
         if not self.eager and (self.static is None or len(rows) > len(self.static)):
             self.capture(rows, len(index))  # again, where the first batch was a last, smaller one
-        if self.replay is None or len(rows) != len(self.static):
+        if self.replay is None or self.static is None or len(rows) != len(self.static):
             return self.run(rows.to(self.device, non_blocking=True), len(index))
         self.static.copy_(rows, non_blocking=True)
         losses = self.replay()
@@ -121,7 +125,7 @@ class Step:
         """The step itself, on ``rows`` of a batch of ``total``: indices of a store on the device, else its content."""
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.precision):
-            losses = self.losses(self.dataset[rows] if self.resident else self.dataset.to_images(rows))
+            losses = self.losses(self.dataset[rows] if self.fetch is None else self.dataset.to_images(rows))
         loss = losses["loss"]
         if distributed.world() > 1:
             loss = loss * distributed.loss_scale(total)
@@ -132,8 +136,8 @@ class Step:
 
     def capture(self, rows: Tensor, total: int) -> None:
         """Prepare the replay for batches like this one; where that is impossible, say so and stay eager."""
-        self.static = rows.to(self.device, copy=True)
-        self.replay = lambda: self.run(self.static, total)
+        self.static = static = rows.to(self.device, copy=True)
+        self.replay = lambda: self.run(static, total)
         if self.device.type == "cpu":
             return
         try:
@@ -171,7 +175,7 @@ def epoch(
 
 
 def evaluate(
-    model: torch.nn.Module,
+    model: Model,
     batches: Iterable[Tensor],
     precision: str = "fp32",
     stop: Callable[[], bool] = lambda: False,
