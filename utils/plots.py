@@ -106,7 +106,7 @@ def embedding(
 
     figure, (axes,) = subplots(1, 2, size=(11, 5.2), sharex=True, sharey=True)
     real = points[~sampled]
-    if labels is None:
+    if labels is None or classes is None:
         axes[0].scatter(*real.T, s=6, color="tab:blue", label="test images")
     else:
         colours = colormaps["tab10" if len(classes) <= 10 else "tab20"]
