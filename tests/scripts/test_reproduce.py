@@ -348,7 +348,7 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     columns = ("mse", "rank", "fid_mvg", "isometry", "isometry_ssim", "metric_variation")
     table = Table("Two rows", "digits", rows, columns, ("mse",))
     monkeypatch.setitem(TABLES, "one", table)
-    monkeypatch.setattr(features, "LEAST_STEPS", 24)
+    monkeypatch.setattr(features, "MIN_STEPS", 24)
     features.classifier(trained / "features", load(trained / "digits" / "ae"))
     names = {path.name for path in (trained / "digits").iterdir() if path.is_file()}
     flags = ("one", "--epochs", 2, "--checkpoint", trained, "--save-path", tmp_path, "--fid-samples", 200)

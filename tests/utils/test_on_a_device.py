@@ -160,7 +160,7 @@ def test_scripts(command, gpu, tmp_path):
 
 @pytest.mark.parametrize("command", OF_A_CHECKPOINT, ids=lambda command: " ".join(map(str, command[:3])))
 def test_scripts_on_a_checkpoint(command, gpu, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "LEAST_STEPS", 4)  # of the classifier behind FID_cls
+    monkeypatch.setattr(features, "MIN_STEPS", 4)  # of the classifier behind FID_cls
     script, *flags = command
     gpu(script, *DIGITS, "--model-name", "irmae", *flags, "--checkpoint", trained, "--save-path", tmp_path)
 
