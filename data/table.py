@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.base import Dataset
-from data.table_columns import choose_features, choose_label, find, names_of, read_labels, shown
+from data.table_columns import choose_label, find, is_row_number, read_labels, refuse_label_among, shown
 from utils import files
 from utils.errors import UserError
 
@@ -40,7 +40,7 @@ class Table:
         """What is used of the file, in a line."""
         left_out = "".join(f"; left out: {shown(names)} ({why})" for why, names in self.left_out.items() if names)
         header = "columns by the names in row 1" if self.header else "no row of names, columns by position"
-        names = names_of(self.features)
+        names = list(self.features)
         return f"{header}; label: {self.label}; {len(names)} features: {shown(names)}{left_out}"
 
     @property
@@ -72,43 +72,42 @@ def as_table(
     ignore: Sequence[str] = (),
     published: bool = False,
 ) -> Table:
-    """The table of a file's columns. Of a ``published`` one all but the label are features; see ``load``."""
+    """The table of a file's columns. Of a ``published`` one all but the label are features; see ``tabular.load``."""
     ignored = [find(frame, name, "--ignore", path) for name in ignore]
     label = choose_label(frame, label, ignored, path)
     if label in ignored:
         raise UserError(f"--ignore {label}: this column is the label: choose another one with --label COLUMN")
     anomaly = read_labels(frame[label], path)
+    features = frame.drop(columns=[label, *ignored])
     numbers: list[str] = []
-    features = [name for name in names_of(frame) if name != label]
     if not published:
-        features, numbers = choose_features(frame, label, ignored, anomaly, path)
-    columns = frame[features]
-    columns = pd.concat([columns.select_dtypes("number"), columns.select_dtypes("category")], axis=1)
-    return Table(columns, anomaly, header, label, {"tells rows apart": numbers, "--ignore": ignored})
+        numbers = [name for name in features if is_row_number(features[name], name == frame.columns[0])]
+        features = features.drop(columns=numbers)
+        refuse_label_among(features, label, anomaly, path)
+    features = pd.concat([features.select_dtypes("number"), features.select_dtypes("category")], axis=1)
+    return Table(features, anomaly, header, label, {"tells rows apart": numbers, "--ignore": ignored})
 
 
 def require_usable(table: Table, source: str, drop_constant: bool, constant_allowed: bool = False) -> Table:
-    """The table, if something can be learned from it. Raises UserError if not; see ``load``."""
-    anomalies = int(table.anomaly.sum())
-    if anomalies in (0, len(table)):
-        found = "0: no row" if anomalies == 0 else "1: every row"
+    """The table, if something can be learned from it. Raises UserError if not; see ``tabular.load``."""
+    if table.anomaly.all() or not table.anomaly.any():
+        found = "1: every row" if table.anomaly.any() else "0: no row"
         raise UserError(
             f"{source}: anomaly ratio {found} is labelled as an anomaly, but F1 needs both kinds; check the labels"
         )
     if constant_allowed:
         return table
     numbers = table.numbers
-    constant = [name for name in names_of(numbers) if np.ptp(numbers[name]) == 0]
+    constant = [name for name in numbers if np.ptp(numbers[name]) == 0]
     if constant and not drop_constant:
         raise UserError(
             f"{source}: column {constant[0]} is constant ({numbers[constant[0]].iloc[0]:g} in every row)"
             + (f", and {len(constant) - 1} more" if len(constant) > 1 else "")
             + ": remove it, or go on without it with --drop-constant"
         )
-    table = replace(
-        table, features=table.features.drop(columns=constant), left_out=table.left_out | {"constant": constant}
-    )
-    if not table.features.shape[1]:
+    features = table.features.drop(columns=constant)
+    table = replace(table, features=features, left_out=table.left_out | {"constant": constant})
+    if features.empty:
         raise UserError(f"{source}: no column varies, so there is nothing to learn from ({table.describe()})")
     return table
 
@@ -132,11 +131,7 @@ def halves(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
 class Scaler:
     """Turns rows of a table into vectors: max-min normalised numbers, then one-hot words, as in the fitted rows.
 
-    A column of numbers that is constant in the fitted rows becomes 0: nothing is known about its scale. A word that
-    does not occur there becomes all zeros in its column's block.
-
-    Args:
-        table: the training half of a table; its labels are not used.
+    A column of numbers that is constant there becomes 0; a word that does not occur there, zeros in its block.
     """
 
     def __init__(self, table: Table):
@@ -157,8 +152,7 @@ class Scaler:
 
 
 class VectorDataset(Dataset):
-    """Float vectors ``(N, D)`` and, where there are any, labels: the contract of a data set without images."""
+    """Float vectors ``(N, D)`` and, where there are any, labels, with the methods of a data set of images."""
 
     def to_images(self, rows: Tensor) -> Tensor:
-        """Vectors ``(B, D)`` as they are."""
         return rows

@@ -10,18 +10,7 @@ import pandas as pd
 from utils.errors import UserError
 
 MISSING = {"", "?", "na", "n/a", "null", "none"}
-LABEL_NAMES = {
-    "label",
-    "labels",
-    "class",
-    "target",
-    "anomaly",
-    "anomalous",
-    "outlier",
-    "groundtruth",
-    "attack",
-    "fraud",
-}
+LABEL_NAME = re.compile("(is)?(labels?|class|target|anomaly|anomalous|outlier|groundtruth|attack|fraud)")
 INDEX_NAME = re.compile(r"^([Ii]ndex|[Rr]ow|INDEX|ROW|(.*[\W_])?id)$|I[dD]$")
 NAMELESS = "Unnamed: "  # pandas calls a column without a name so, and adds its position
 MIN_ROWS = 10  # fewer do not tell whether a column counts the rows, or repeats the label
@@ -46,7 +35,7 @@ def letters(name: str) -> str:
 
 def is_label_name(name: str) -> bool:
     """Whether a column of that name holds labels: "Label", "is_anomaly", "ground truth" ..."""
-    return letters(name).removeprefix("is") in LABEL_NAMES
+    return LABEL_NAME.fullmatch(letters(name)) is not None
 
 
 def is_header(rows: Sequence[list[str]]) -> bool:
@@ -72,15 +61,11 @@ def is_header(rows: Sequence[list[str]]) -> bool:
     return False
 
 
-def names_of(frame: pd.DataFrame) -> list[str]:
-    return [str(name) for name in frame.columns]
-
-
 def find(frame: pd.DataFrame, name: str, flag: str, path: Path) -> str:
     """The column that a flag names. Raises UserError where there is none."""
-    near = [column for column in names_of(frame) if column.strip().lower() == name.strip().lower()]
+    near = [column for column in frame if column.strip().lower() == name.strip().lower()]
     if not near:
-        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(names_of(frame))}")
+        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(list(frame))}")
     return name if name in near else near[0]
 
 
@@ -101,26 +86,24 @@ def anomalous(labels: pd.Series) -> list | None:
 
 
 def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str], path: Path) -> str:
-    """The column that says which rows are anomalies: ``label``, or the one named so, or the last one.
-
-    A column named y counts where no other is named so.
+    """The column of labels: ``label``, or the one named so, or the last one or one named y.
 
     Raises:
         UserError: no such column, or more than one that it could be.
     """
     if label is not None:
         return find(frame, label, "--label", path)
-    columns = [column for column in names_of(frame) if column not in ignored] or names_of(frame)
+    columns = [column for column in frame if column not in ignored] or list(frame)
     named = [column for column in columns if is_label_name(column)]
     y = [column for column in columns if letters(column) == "y" and anomalous(frame[column]) is not None]
-    candidates = dict.fromkeys(named or (y + columns[-1:]))
+    candidates = list(dict.fromkeys(named or (y + columns[-1:])))
     usable = [column for column in candidates if anomalous(frame[column]) is not None]
     if len(usable) > 1:
         raise UserError(
             f"{path}: columns {' and '.join(usable)} could each be the label: say which with --label COLUMN, and leave "
             "the others out with --ignore COLUMN where they follow from it"
         )
-    return (usable or list(candidates))[0]
+    return (usable or candidates)[0]
 
 
 def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
@@ -155,24 +138,13 @@ def is_row_number(column: pd.Series, first: bool) -> bool:
     return rises or bool((abs(steps) == 1).all()) or INDEX_NAME.search(name) is not None
 
 
-def choose_features(
-    frame: pd.DataFrame, label: str, ignored: Sequence[str], anomaly: np.ndarray, path: Path
-) -> tuple[list[str], list[str]]:
-    """Names of the features, and of the columns of row numbers.
-
-    Raises:
-        UserError: the label follows from a feature of few values, each of which is found with one label only.
-    """
-    others = [column for column in names_of(frame) if column != label and column not in ignored]
-    numbers = [column for column in others if is_row_number(frame[column], column == frame.columns[0])]
-    features = [column for column in others if column not in numbers]
+def refuse_label_among(features: pd.DataFrame, label: str, anomaly: np.ndarray, path: Path) -> None:
+    """Raises UserError for a feature of few values, each of which is found with one label only."""
     for column in features:
-        values = frame[column].nunique()
-        if len(frame) < 2 * MIN_ROWS or not 2 <= values <= len(frame) // MIN_ROWS:
-            continue
-        if len(set(zip(frame[column], anomaly, strict=True))) == values:
+        values = features[column].nunique()
+        few = len(features) >= 2 * MIN_ROWS and 2 <= values <= len(features) // MIN_ROWS
+        if few and len(set(zip(features[column], anomaly, strict=True))) == values:
             raise UserError(
                 f"{path}: column {column} repeats the label, column {label}: leave it out with --ignore {column}, or "
                 f"say that it is the label with --label {column}"
             )
-    return features, numbers

@@ -26,10 +26,10 @@ EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"floa
 def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
     """The columns of a file, and whether its first row names them.
 
-    - ``.npz`` and ``.mat``: arrays ``X`` ``(N, P)``, dense or sparse, and ``y`` ``(N,)`` (the layout of ODDS). The
-      columns are called 1 to P and y.
-    - ``.csv``, ``.txt``, ``.data``, also gzipped: comma-separated. The columns are called by the header, a nameless
-      one ``Unnamed: k`` (k from 0, as pandas does), or by their position from 1 where there is no header.
+    - ``.npz`` and ``.mat``: arrays ``X`` ``(N, P)``, dense or sparse, and ``y`` ``(N,)`` (the layout of ODDS), as
+      columns 1 to P and y.
+    - ``.csv``, ``.txt``, ``.data``, also gzipped: comma-separated, named by the header, a nameless column
+      ``Unnamed: k`` (k from 0, as pandas does), or by their position from 1 where there is none.
 
     Returns:
         float64 columns, all finite, where the first value is a number; categorical columns of words elsewhere.
@@ -45,7 +45,6 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
 
 
 def read_arrays(path: Path) -> pd.DataFrame:
-    """``X`` and ``y`` of an .npz or .mat file; see ``read_frame``."""
     try:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as archive:
@@ -77,14 +76,12 @@ def read_arrays(path: Path) -> pd.DataFrame:
 
 def lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a comma-separated file with the number of their line; blank lines are passed over."""
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", newline="", encoding="utf-8-sig") as stream:
+    with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rt", newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream, skipinitialspace=True)
         yield from ((reader.line_num, row) for row in reader if row not in ([], [""]))
 
 
 def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
-    """A comma-separated file, gzipped or not; see ``read_frame``."""
     try:
         head = list(islice(lines(path), HEAD))
         if len(head) < 2:
@@ -103,7 +100,6 @@ def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
             skipinitialspace=True,
             low_memory=False,  # one type for a column
             encoding="utf-8-sig",
-            compression="gzip" if path.suffix.lower() == ".gz" else None,
             **EXACT,
         )
     except pd.errors.ParserError as error:

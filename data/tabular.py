@@ -41,10 +41,9 @@ def load(
 
     Args:
         name: a row of ``DATASETS``, or the path of a file that ``table_files.read_frame`` reads.
-        path: a file, or the folder that has it (or has it in its folder ``tabular``).
-        drop_constant: leave constant columns out of one's own file instead of refusing it.
-        label: the column of one's own file that says which rows are anomalies (default: see ``choose_label``).
-        ignore: columns of one's own file to leave out.
+        path: of a published table: a file, or the folder that has it (or has it in its folder ``tabular``).
+        drop_constant, label, ignore: of one's own file: leave constant columns out instead of refusing it; the column
+            that says which rows are anomalies (default: see ``choose_label``); columns to leave out.
 
     Raises:
         UserError: no such file, or one that cannot be used.
@@ -54,8 +53,7 @@ def load(
         if not name.lower().endswith(SUFFIXES):
             known = ", ".join(DATASETS)
             raise UserError(f"--dataset {name}: expected {known}, or a file that ends in {', '.join(SUFFIXES)}")
-        table = as_table(*read_frame(Path(name)), Path(name), label, ignore)
-        return require_usable(table, name, drop_constant)
+        return require_usable(as_table(*read_frame(Path(name)), Path(name), label, ignore), name, drop_constant)
     for flag, given in (("--label", label), ("--ignore", " ".join(ignore))):
         if given:
             raise UserError(f"{flag} {given}: for a file of your own; the columns of {name} are known: leave it out")
@@ -69,15 +67,14 @@ def load(
         )
     frame, header = (download_kddcup(path), True) if found is None else read_frame(found)
     table = as_table(frame, header, found or path, published=True)
-    if base == "kddcup":
-        if name == "kddcup":
-            # Attacks are four fifths of this file, so the field's convention (DAGMM, section 4.1) calls them normal.
-            table = replace(table, anomaly=~table.anomaly)
-        else:
-            normal, attack = np.flatnonzero(~table.anomaly), np.flatnonzero(table.anomaly)
-            # Part of what the data set is, so the same for every run: hence a seed of its own.
-            drawn = np.random.default_rng(0).choice(attack, min(len(attack), len(normal) // 4), replace=False)
-            table = table.rows(np.sort(np.concatenate([normal, drawn])))
+    if name == "kddcup":
+        # Attacks are four fifths of this file, so the field's convention (DAGMM, section 4.1) calls them normal.
+        table = replace(table, anomaly=~table.anomaly)
+    elif name == "kddcup-rev":
+        normal, attack = np.flatnonzero(~table.anomaly), np.flatnonzero(table.anomaly)
+        # Part of what the data set is, so the same for every run: hence a seed of its own.
+        drawn = np.random.default_rng(0).choice(attack, min(len(attack), len(normal) // 4), replace=False)
+        table = table.rows(np.sort(np.concatenate([normal, drawn])))
     # These files do have constant columns, and the published widths count them.
     return require_usable(table, str(found or name), drop_constant, constant_allowed=True)
 
@@ -90,11 +87,13 @@ def download_kddcup(path: Path) -> pd.DataFrame:
         frame = fetch_kddcup99(data_home=str(path), percent10=True, as_frame=True).frame
     except OSError as error:  # no network, or a folder that cannot be written
         raise UserError(
-            f"--data-path {path}: no {FILES['kddcup'][0]} there, and it could not be downloaded ({error}); get it from "
-            f"{SOURCES['kddcup']}"
+            f"--data-path {path}: no {FILES['kddcup'][0]} there, and it could not be downloaded ({error}); "
+            f"get it from {SOURCES['kddcup']}"
         ) from error
-    words = [name for name in frame if isinstance(frame[name].iloc[0], bytes)]
-    columns = {name: frame[name].str.decode("ascii").astype("category") for name in words}
-    return pd.DataFrame({name: columns.get(name, frame[name]) for name in frame}).astype(
-        {name: np.float64 for name in frame if name not in words}
-    )
+
+    def decoded(column: pd.Series) -> pd.Series:
+        if isinstance(column.iloc[0], bytes):
+            return column.str.decode("ascii").astype("category")
+        return column.astype(np.float64)
+
+    return pd.DataFrame({name: decoded(frame[name]) for name in frame})

@@ -19,19 +19,12 @@ FEATURES = 16
 
 @dataclass(frozen=True)
 class Toy:
-    """Points of known density.
+    """Points of known density."""
 
-    Attributes:
-        vectors: ``(N, 16)`` float32, max-min normalised over the whole array, so that distances keep their proportions.
-        density: ``(N,)`` float64, of the point before normalisation.
-        component: ``(N,)`` int64, of the mixture; 0 where it is not known.
-        source: where the points are from, and which columns of the file are used.
-    """
-
-    vectors: Tensor
-    density: np.ndarray
-    component: np.ndarray
-    source: str
+    vectors: Tensor  # (N, 16) float32, max-min normalised over the whole array: distances keep their proportions
+    density: np.ndarray  # (N,) float64, of the point before normalisation
+    component: np.ndarray  # (N,) int64, of the mixture; 0 where it is not known
+    source: str  # where the points are from, and which columns of the file are used
 
 
 def file_of(path: Path) -> Path | None:
@@ -41,18 +34,14 @@ def file_of(path: Path) -> Path | None:
 
 
 def load(path: str | Path) -> Toy:
-    """The published toy data: a CSV file of 16 inputs, density and, where there is one, component in every row.
+    """The published toy data, a CSV file or its folder: 16 inputs, density and, where known, component in every row.
 
     A header and a leading column of row numbers are left out.
-
-    Args:
-        path: the file, or its folder.
 
     Raises:
         UserError: no such file; another number of columns; a value that is not finite; a density below 0.
     """
-    path = Path(path)
-    file = file_of(path)
+    file = file_of(Path(path))
     if file is None:
         raise UserError(
             f"--data-path {path}: no toy.csv there, nor in its folder tabular; leave the flag out to generate one"
@@ -65,23 +54,17 @@ def load(path: str | Path) -> Toy:
     if is_row_number(frame.iloc[:, 0], first=True):
         notes.append(f"column {frame.columns[0]} left out: row numbers")
         frame = frame.iloc[:, 1:]
-    names = list(frame)
+    names, values = list(frame), frame.to_numpy()
+    layout = "16 inputs, density and, if known, component"
     if len(names) not in (FEATURES + 1, FEATURES + 2):
-        raise UserError(
-            f"{file}: found {len(names)} columns, expected {FEATURES + 1} or {FEATURES + 2}: 16 inputs, density and, "
-            "if known, component"
-        )
-    values = frame.to_numpy()
-    density, component = values[:, FEATURES], values[:, FEATURES + 1 :]
+        raise UserError(f"{file}: found {len(names)} columns, expected {FEATURES + 1} or {FEATURES + 2}: {layout}")
+    density, component = values[:, FEATURES], values[:, -1] if len(names) > FEATURES + 1 else np.zeros(len(values))
     if (density < 0).any():
-        raise UserError(
-            f"{file}: column {names[FEATURES]}: densities are 0 or more, found {density.min():g}: expected 16 inputs, "
-            "density and, if known, component"
-        )
+        found = f"densities are 0 or more, found {density.min():g}"
+        raise UserError(f"{file}: column {names[FEATURES]}: {found}: expected {layout}")
     if (component != component.round()).any():
         raise UserError(f"{file}: column {names[-1]}: components are whole numbers, found {component.max():g}")
     notes.append(f"inputs: columns {names[0]} to {names[FEATURES - 1]}; density: column {names[FEATURES]}")
-    component = component[:, 0] if component.shape[1] else np.zeros(len(frame))
     source = f"{file}: {'; '.join(notes)}"
     return Toy(normalised(values[:, :FEATURES]), density, component.astype(np.int64), source)
 
@@ -89,8 +72,8 @@ def load(path: str | Path) -> Toy:
 def generate(num: int = 10_000, seed: int = 0) -> Toy:
     """Toy data of the published kind: three spherical Gaussians in 3 dimensions, lifted to 16 by an isometry.
 
-    Weights 1/3; means (0, 0, 0), (10, 0, 0), (10, 10, 10) and variances 1, 2, 4, as measured from the published file.
-    Because the lift keeps distances, the density of a point in 16 dimensions (on their plane) is that of its source.
+    Weights 1/3, means and variances are as measured from the published file. The lift keeps distances, so a point in
+    16 dimensions (on their plane) has the density of its source.
     """
     rng = np.random.default_rng(seed)
     component = np.sort(rng.integers(0, len(MEANS), num))
