@@ -103,7 +103,7 @@ def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:
             continue
         owners = [other for other in MODELS if key in options(other)]
         raise UserError(
-            f"{flag.names[0]} {given[key]}: the model {name} has no such option, it belongs to {', '.join(owners)}"
+            f"{flag.names(key)[0]} {given[key]}: the model {name} has no such option, it belongs to {', '.join(owners)}"
         )
 
 

@@ -94,12 +94,8 @@ class IRMAE(AE):
         architecture: str,
         channels: int,
         latent_dim: int,
-        linear_layers: Annotated[
-            int, Flag("-l", "--linear-layers", type=natural, help="l, linear layers after the encoder; 0: plain AE")
-        ] = 8,
-        init_variance: Annotated[
-            float, Flag("--init-variance", type=positive_float, help="factor on the linear layers' initial variance")
-        ] = 1.0,
+        linear_layers: Annotated[int, Flag("l, linear layers after the encoder; 0: plain AE", natural, short="-l")] = 8,
+        init_variance: Annotated[float, Flag("factor on the linear layers' initial variance", positive_float)] = 1.0,
     ):
         if linear_layers < 1:
             raise UserError(f"IRMAE needs at least 1 linear layer, not {linear_layers}: use the model ae for none")

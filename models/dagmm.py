@@ -42,12 +42,8 @@ class DAGMM(DensityModel):
         channels: int,
         latent_dim: int,
         components: Components = 4,
-        lambda_energy: Annotated[
-            float, Flag("--lambda-energy", type=non_negative_float, help="λ1, weight of the energy")
-        ] = 0.1,
-        lambda_covariance: Annotated[
-            float, Flag("--lambda-covariance", type=non_negative_float, help="λ2, weight of Σ 1/diag(covariance)")
-        ] = 0.005,
+        lambda_energy: Annotated[float, Flag("λ1, weight of the energy", non_negative_float)] = 0.1,
+        lambda_covariance: Annotated[float, Flag("λ2, weight of Σ 1/diag(covariance)", non_negative_float)] = 0.005,
     ):
         super().__init__(architecture, channels, latent_dim)
         self.lambda_energy, self.lambda_covariance = lambda_energy, lambda_covariance

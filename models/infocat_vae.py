@@ -53,25 +53,14 @@ class CatVAE(Autoencoder):
         architecture: str,
         channels: int,
         latent_dim: int,
-        num_classes: Annotated[int, Flag("--num-classes", type=positive, help="K, classes to find")] = 10,
-        sub_dim: Annotated[
-            int, Flag("--sub-dim", type=positive, help="δ, dimensions of the code for each class; n = K δ")
-        ] = 2,
-        prior_mean: Annotated[
-            float, Flag("--prior-mean", type=non_negative_float, help="λ, mean of a class's prior on its own axes")
-        ] = 2.0,
-        kl_weight: Annotated[
-            float, Flag("--kl-weight", type=non_negative_float, help="β, weight of the KL to the class's prior")
-        ] = 1.0,
-        entropy_weight: Annotated[
-            float, Flag("--entropy-weight", type=finite_float, help="γ, weight of Σ a log a, the classes' entropy")
-        ] = 1.0,
-        balance_weight: Annotated[
-            float, Flag("--balance-weight", type=non_negative_float, help="weight of equally large classes (ours)")
-        ] = 0.0,
+        num_classes: Annotated[int, Flag("K, classes to find", positive)] = 10,
+        sub_dim: Annotated[int, Flag("δ, dimensions of the code for each class; n = K δ", positive)] = 2,
+        prior_mean: Annotated[float, Flag("λ, mean of a class's prior on its own axes", non_negative_float)] = 2.0,
+        kl_weight: Annotated[float, Flag("β, weight of the KL to the class's prior", non_negative_float)] = 1.0,
+        entropy_weight: Annotated[float, Flag("γ, weight of Σ a log a, the classes' entropy", finite_float)] = 1.0,
+        balance_weight: Annotated[float, Flag("weight of equally large classes (ours)", non_negative_float)] = 0.0,
         smooth_weight: Annotated[
-            float,
-            Flag("--smooth-weight", type=non_negative_float, help="weight of classes stable under deformations (ours)"),
+            float, Flag("weight of classes stable under deformations (ours)", non_negative_float)
         ] = 0.0,
     ):
         if latent_dim != num_classes * sub_dim:
@@ -168,9 +157,7 @@ class InfoCatVAE(CatVAE):
     def __init__(
         self,
         *args,
-        info_weight: Annotated[
-            float, Flag("--info-weight", type=non_negative_float, help="weight of that cross-entropy")
-        ] = 100.0,
+        info_weight: Annotated[float, Flag("weight of that cross-entropy", non_negative_float)] = 100.0,
         **options,
     ):
         super().__init__(*args, **options)

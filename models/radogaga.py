@@ -55,21 +55,15 @@ class RaDOGAGA(DensityModel):
         latent_dim: int,
         lambda1: Lambda1 = 1e6,
         lambda2: Lambda2 = 1e5,
-        h: Annotated[str, Flag("--h", choices=("d", "log"), help="h: D or log D in the reconstruction term")] = "d",
+        h: Annotated[str, Flag("h: D or log D in the reconstruction term", choices=("d", "log"))] = "d",
         distortion: Distortion = "mse",
         prior: Annotated[
-            str, Flag("--prior", choices=("factorized", "gmm"), help="P(z): entropy bottleneck, or Gaussian mixture")
+            str, Flag("P(z): entropy bottleneck, or Gaussian mixture", choices=("factorized", "gmm"))
         ] = "factorized",
-        noise_width: Annotated[
-            float, Flag("--noise-width", type=positive_float, help="w, the noise ε is uniform on (−w/2, w/2)")
-        ] = 0.3,
+        noise_width: Annotated[float, Flag("w, the noise ε is uniform on (−w/2, w/2)", positive_float)] = 0.3,
         components: Components = 3,
-        estimation_dropout: Annotated[
-            float, Flag("--estimation-dropout", type=probability, help="of the network behind the prior gmm")
-        ] = 0.5,
-        estimation_width: Annotated[
-            int, Flag("--estimation-width", type=positive, help="hidden units of the network behind the prior gmm")
-        ] = 10,
+        estimation_dropout: Annotated[float, Flag("of the network behind the prior gmm", probability)] = 0.5,
+        estimation_width: Annotated[int, Flag("hidden units of the network behind the prior gmm", positive)] = 10,
     ):
         super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.h, self.noise_width = lambda1, lambda2, h, noise_width

@@ -38,15 +38,10 @@ class RAE(Autoencoder):
         channels: int,
         latent_dim: int,
         penalty: Annotated[
-            str,
-            Flag("--penalty", choices=("l2", "gp", "sn"), help="of the decoder: weights, gradient, or spectral norm"),
+            str, Flag("of the decoder: weights, gradient, or spectral norm", choices=("l2", "gp", "sn"))
         ] = "l2",
-        embedding_weight: Annotated[
-            float, Flag("--embedding-weight", type=non_negative_float, help="β, weight of the code's square")
-        ] = 1e-4,
-        penalty_weight: Annotated[
-            float, Flag("--penalty-weight", type=non_negative_float, help="λ, weight of the penalty")
-        ] = 1e-7,
+        embedding_weight: Annotated[float, Flag("β, weight of the code's square", non_negative_float)] = 1e-4,
+        penalty_weight: Annotated[float, Flag("λ, weight of the penalty", non_negative_float)] = 1e-7,
     ):
         super().__init__(architecture, channels, latent_dim, output=nn.Sigmoid())
         self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight

@@ -13,9 +13,7 @@ from models.networks.base import full_precision
 from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
 
-Beta = Annotated[
-    float, Flag("--beta", type=non_negative_float, help="β, weight of the KL term, or in beta-tcvae of TC")
-]
+Beta = Annotated[float, Flag("β, weight of the KL term, or in beta-tcvae of TC", non_negative_float)]
 
 
 class GaussianPosterior(Autoencoder):
@@ -96,7 +94,7 @@ class BetaVAE(GaussianPosterior):
         lambda2: Lambda2 = 1e5,
         distortion: Distortion = "mse",
         joint: Annotated[
-            bool, Flag("--joint", switch=True, help="one distortion D(x, x̆) of the noisy code: the ordinary β-VAE")
+            bool, Flag("one distortion D(x, x̆) of the noisy code: the ordinary β-VAE", switch=True)
         ] = False,
     ):
         super().__init__(architecture, channels, latent_dim)

@@ -47,18 +47,12 @@ class WAE(Autoencoder):
         architecture: str,
         channels: int,
         latent_dim: int,
-        pz_scale: Annotated[
-            float, Flag("--pz-scale", type=positive_float, help="σ_z, standard deviation of the prior")
-        ] = 1.0,
+        pz_scale: Annotated[float, Flag("σ_z, standard deviation of the prior", positive_float)] = 1.0,
         noise: Annotated[
-            str, Flag("--noise", choices=("none", "gaussian", "add_noise"), help="drawn codes, or noise on the images")
+            str, Flag("drawn codes, or noise on the images", choices=("none", "gaussian", "add_noise"))
         ] = "none",
-        cost_scale: Annotated[
-            float, Flag("--cost-scale", type=positive_float, help="s, factor on the squared error summed over pixels")
-        ] = 0.05,
-        e_pretrain: Annotated[
-            int, Flag("--e-pretrain", type=natural, help="steps that fit mean and covariance of the code to the prior")
-        ] = 0,
+        cost_scale: Annotated[float, Flag("s, factor on the squared error summed over pixels", positive_float)] = 0.05,
+        e_pretrain: Annotated[int, Flag("steps that fit mean and covariance of the code to the prior", natural)] = 0,
     ):
         code_width = 2 * latent_dim if noise == "gaussian" else latent_dim
         super().__init__(architecture, channels, latent_dim, code_width, nn.Sigmoid())
@@ -131,12 +125,8 @@ class WAEMMD(WAE):
     def __init__(
         self,
         *args,
-        mmd_weight: Annotated[
-            float, Flag("--mmd-weight", type=non_negative_float, help="λ, weight of the discrepancy")
-        ] = 10.0,
-        kernel: Annotated[
-            str, Flag("--kernel", choices=("imq", "rbf"), help="inverse multiquadratics or Gaussian")
-        ] = "imq",
+        mmd_weight: Annotated[float, Flag("λ, weight of the discrepancy", non_negative_float)] = 10.0,
+        kernel: Annotated[str, Flag("inverse multiquadratics or Gaussian", choices=("imq", "rbf"))] = "imq",
         **options,
     ):
         super().__init__(*args, **options)
@@ -164,15 +154,9 @@ class WAEGAN(WAE):
     def __init__(
         self,
         *args,
-        gan_weight: Annotated[
-            float, Flag("--gan-weight", type=non_negative_float, help="λ, weight of the encoder's term")
-        ] = 10.0,
-        adversary_lr: Annotated[
-            float, Flag("--adversary-lr", type=positive_float, help="learning rate of the discriminator")
-        ] = 5e-4,
-        prior_offset: Annotated[
-            bool, Flag("--prior-offset", switch=True, help="add log p(z) to the discriminator's output")
-        ] = False,
+        gan_weight: Annotated[float, Flag("λ, weight of the encoder's term", non_negative_float)] = 10.0,
+        adversary_lr: Annotated[float, Flag("learning rate of the discriminator", positive_float)] = 5e-4,
+        prior_offset: Annotated[bool, Flag("add log p(z) to the discriminator's output", switch=True)] = False,
         **options,
     ):
         super().__init__(*args, **options)

@@ -6,35 +6,40 @@ from collections.abc import Callable, Sequence
 
 
 class Flag:
-    """How a constructor's argument is set from the command line: ``beta: Annotated[float, Flag("--beta", ...)] = 4.0``.
+    """How a constructor's argument is set from the command line: ``beta: Annotated[float, Flag("β", positive)] = 4.0``.
+
+    The flag has the name of the argument, ``--beta``.
 
     Args:
-        names: as typed by the user, ``"-l", "--linear-layers"``.
-        type: converts the text, for example ``positive``; unused with ``choices`` and ``switch``.
         help: one line, with the symbol of the paper; the default is added from the constructor's signature.
+        type: converts the text, for example ``positive``; unused with ``choices`` and ``switch``.
+        short: a second name, ``"-l"``.
         choices: the values that there are.
         switch: the flag takes no value and means True.
     """
 
     def __init__(
         self,
-        *names: str,
+        help: str,
         type: Callable[[str], object] = str,
-        help: str = "",
+        short: str | None = None,
         choices: Sequence[str] | None = None,
         switch: bool = False,
     ):
-        self.names, self.type, self.help, self.choices, self.switch = names, type, help, choices, switch
+        self.help, self.type, self.short, self.choices, self.switch = help, type, short, choices, switch
 
-    def add_to(self, group: argparse._ArgumentGroup, dest: str, help: str) -> None:
+    def names(self, key: str) -> list[str]:
+        """As typed by the user, the short one first, where ``key`` is the constructor's argument."""
+        return [*([self.short] if self.short else []), "--" + key.replace("_", "-")]
+
+    def add_to(self, group: argparse._ArgumentGroup, key: str, help: str) -> None:
         """Add the argument; it is None where the user does not give it."""
         if self.switch:
-            group.add_argument(*self.names, dest=dest, action="store_const", const=True, help=help)
+            group.add_argument(*self.names(key), dest=key, action="store_const", const=True, help=help)
         elif self.choices:
-            group.add_argument(*self.names, dest=dest, choices=self.choices, help=help)
+            group.add_argument(*self.names(key), dest=key, choices=self.choices, help=help)
         else:
-            metavar = self.names[-1].lstrip("-").upper().replace("-", "_")
-            group.add_argument(*self.names, dest=dest, type=self.type, metavar=metavar, help=help)
+            group.add_argument(*self.names(key), dest=key, type=self.type, metavar=key.upper(), help=help)
 
 
 def natural(text: str) -> int:

@@ -10,9 +10,9 @@ from models.layers.ssim import ssim
 from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
 
-Lambda1 = Annotated[float, Flag("--lambda1", type=non_negative_float, help="λ1, weight of the reconstruction D(x, x̂)")]
-Lambda2 = Annotated[float, Flag("--lambda2", type=non_negative_float, help="λ2, weight of the noise's effect D(x̂, x̆)")]
-Distortion = Annotated[str, Flag("--distortion", choices=("mse", "ssim"), help="D: mean squared error or 1 − SSIM")]
+Lambda1 = Annotated[float, Flag("λ1, weight of the reconstruction D(x, x̂)", non_negative_float)]
+Lambda2 = Annotated[float, Flag("λ2, weight of the noise's effect D(x̂, x̆)", non_negative_float)]
+Distortion = Annotated[str, Flag("D: mean squared error or 1 − SSIM", choices=("mse", "ssim"))]
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:

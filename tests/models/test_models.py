@@ -174,7 +174,7 @@ def test_every_option_of_a_model_has_a_flag_and_a_default():
         flags, options = models.flags(name), models.options(name)
         assert flags.keys() == options.keys() and cls.title
         for key, flag in flags.items():
-            assert flag.names[-1].lstrip("-").replace("-", "_") == key and flag.help
+            assert flag.names(key)[-1].lstrip("-").replace("-", "_") == key and flag.help
             assert flag.switch or flag.choices is None or options[key] in flag.choices
             if not flag.switch and flag.choices is None:
                 assert flag.type(str(options[key])) == options[key]
