@@ -12,30 +12,20 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is loaded.
+    """What is known of a data set before it is loaded."""
 
-    Attributes:
-        title: one line for ``--help``.
-        load: a split of it: ``load(split, path, options)``; raises UserError where nothing usable is at the path.
-        image_size: height and width unless the user asks for another, pixels.
-        channels: the numbers of channels that can be asked for, the default first.
-        train_size, labels: number of training images, whether they have labels; None if that depends on the files.
-        other_sizes: the image sizes that can be asked for beside ``image_size``.
-        network: its own convolutional network (``models.networks``) and n; None for those of its image size.
-        on_disk: whether it is read from ``--data-path``; otherwise it is generated.
-        fingerprint: of the files at a path; None where the data set is always the same.
-    """
-
-    title: str
-    load: Callable[[str, Path, LoadOptions], Dataset]
-    image_size: int
-    channels: tuple[int, ...]
-    train_size: int | None
-    labels: bool | None
-    other_sizes: Sequence[int] = ()
-    network: tuple[str, int] | None = None
-    on_disk: bool = True
-    fingerprint: Callable[[Path], str | None] | None = None
+    title: str  # one line for ``--help``
+    load: Callable[
+        [str, Path, LoadOptions], Dataset
+    ]  # of a split, from a path; UserError where nothing usable is there
+    image_size: int  # height and width unless the user asks for another, pixels
+    channels: tuple[int, ...]  # the numbers that can be asked for, the default first
+    train_size: int | None  # number of training images; None if that depends on the files
+    labels: bool | None  # whether it has labels; None if that depends on the files
+    other_sizes: Sequence[int] = ()  # the image sizes that can be asked for beside ``image_size``
+    network: tuple[str, int] | None = None  # its own (``models.networks``) and n; None for those of its image size
+    on_disk: bool = True  # whether it is read from ``--data-path``; otherwise it is generated
+    fingerprint: Callable[[Path], str | None] | None = None  # of the files at a path; None: always the same
 
 
 mnist_images, fashion_images = partial(mnist.load, "mnist"), partial(mnist.load, "fashion-mnist")
@@ -55,10 +45,7 @@ DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
 
 
 def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict:
-    """What a model of a data set's images is built for.
-
-    Returns:
-        ``name``, ``image_size``, ``channels``, ``architecture``, ``latent_dim``: plain values.
+    """What a model of a data set's images is built for: plain values.
 
     Raises:
         UserError: unknown name, or an image size or number of channels that the data set does not come in.
@@ -107,8 +94,7 @@ def load(
 
     Args:
         name: a key of ``DATASETS``.
-        split: "train", "valid" or "test"; a data set of two halves gives its test images as both of the last, as the
-            code released with IRMAE does.
+        split: "train", "valid" or "test"; of two halves, the test images are both of the last, as IRMAE released it.
         path: where the files are or are downloaded to.
         size: only the first so many images; all unless given (shape: 50,000, 10,000 and 10,000).
         image_size, channels: see ``describe``.
@@ -120,9 +106,6 @@ def load(
     described = describe(name, image_size, channels)
     loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, **options)
     dataset = DATASETS[name].load(split, Path(path), loaded)
-    if size is None:
-        return dataset
-    if size > len(dataset):
-        flag = {"train": "--train-size", "valid": "--valid-size", "test": "--test-size"}[split]
-        raise UserError(f"{flag} {size}: the {split} set of {name} has {len(dataset)} images")
-    return dataset.first(size)
+    if size is not None and size > len(dataset):
+        raise UserError(f"--{split}-size {size}: the {split} set of {name} has {len(dataset)} images")
+    return dataset if size is None else dataset.first(size)

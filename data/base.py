@@ -15,21 +15,13 @@ from utils.pinned_memory import PinnedBuffers
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a user can ask of a data set; each loads with what applies to it.
+    """What a user can ask of a data set; each loads with what applies to it."""
 
-    Attributes:
-        size: number of images, where they are generated; None for the default.
-        image_size: height and width, pixels.
-        channels: 1 (grey) or 3 (RGB).
-        skip_corrupt: leave out files that cannot be decoded, instead of stopping.
-        white: value of white in images of more than 8 bits per channel; None for what ``data.decoding`` finds.
-    """
-
-    size: int | None
-    image_size: int
-    channels: int
-    skip_corrupt: bool = False
-    white: float | None = None
+    size: int | None  # number of images, where they are generated; None for the default
+    image_size: int  # height and width, pixels
+    channels: int  # 1 (grey) or 3 (RGB)
+    skip_corrupt: bool = False  # leave out files that cannot be decoded, instead of stopping
+    white: float | None = None  # in images of more than 8 bits per channel; None for what ``data.decoding`` finds
 
 
 class Dataset:
@@ -45,18 +37,13 @@ class Dataset:
     """
 
     def __init__(self, store: Tensor, labels: Tensor | None = None, classes: list[str] | None = None):
-        self.store = store
-        self.labels = labels
-        self.classes = classes
+        self.store, self.labels, self.classes = store, labels, classes
 
     def __len__(self) -> int:
         return len(self.store)
 
     def to_images(self, rows: Tensor) -> Tensor:
-        """Rows of the store ``(B, ...)`` as float images ``(B, C, H, W)`` in [0, 1], on their device.
-
-        Does not wait for the device, hence may be part of a CUDA graph.
-        """
+        """Rows of the store ``(B, ...)`` as float images ``(B, C, H, W)`` in [0, 1]; may be part of a CUDA graph."""
         return rows.float().div_(255)
 
     def order(self, generator: torch.Generator | None = None) -> Tensor:

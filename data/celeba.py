@@ -46,10 +46,8 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
         if path.exists():
             require_folder(path, "celeba")
         own = path / "celeba"
-        needed = (
-            f"{IMAGES}/*.jpg and list_eval_partition.txt into {own}, or train/, val/, test/ with images into {path}"
-        )
-        download("celeba", path, "CelebA", needed, split="all")
+        images = f"{IMAGES}/*.jpg and list_eval_partition.txt into {own}"
+        download("celeba", path, "CelebA", f"{images}, or train/, val/, test/ with images into {path}", split="all")
         found = [(own, own / IMAGES)]
     root, folder = found[0]
     files = [folder / name for name in names_of(split, partition_file(root, folder), folder)]
@@ -60,10 +58,10 @@ def partition_file(root: Path, folder: Path) -> Path:
     """The file that says which image belongs to which split. Raises UserError where there is none."""
     places = [root, root / "Eval", folder.parent]
     files = [place / f"list_eval_partition.{suffix}" for place in places for suffix in ("txt", "csv")]
-    for file in files:
-        if file.is_file():
-            return file
-    raise UserError(f"{files[0]}: not found (nor a .csv): CelebA's partition belongs beside the folder {IMAGES}")
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise UserError(f"{files[0]}: not found (nor a .csv): CelebA's partition belongs beside the folder {IMAGES}")
+    return found
 
 
 def names_of(split: str, partition: Path, folder: Path) -> list[str]:

@@ -17,9 +17,8 @@ from utils.errors import UserError
 from utils.files import fingerprint, replacing
 
 CACHE_VERSION = 3  # raise it when the meaning of a cached pixel changes
-WHITES = (1.0, 255.0, 65535.0)  # candidates where the format does not define the value of white
+WHITES = (1.0, 255.0, 65535.0)  # candidates where the format, TIFF, does not define the value of white
 OVERSHOOT = 1.1  # largest accepted value / white: resampling overshoots; clipped
-TIFF = (".tif", ".tiff")  # the format that does not define it
 
 
 def white_of(image: Image.Image) -> float | None:
@@ -51,16 +50,14 @@ def to_mode(image: Image.Image, channels: int, white: float | None = None, found
             raise ValueError(f"values up to {largest:g}, expected white to be 1, 255 or 65535: set it with --white")
         image = Image.fromarray(np.uint8(np.clip(values / scale, 0, 1) * 255 + 0.5))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(background, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("L" if channels == 1 else "RGB")
 
 
 def common_white(files: Sequence[Path], root: Path) -> float | None:
-    """White of TIFF files of floats or 32-bit integers: the least of 1, 255 and 65535 that their largest value allows.
+    """White of TIFF files of floats or 32-bit integers: the least of ``WHITES`` that their largest value allows.
 
-    Printed. None without such files.
+    None without such files.
     """
 
     def largest(file: Path) -> float | None:
@@ -70,7 +67,7 @@ def common_white(files: Sequence[Path], root: Path) -> float | None:
         except Exception:  # damaged: reported when it is decoded
             return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         values = [value for value in pool.map(largest, files) if value is not None and value <= OVERSHOOT * WHITES[-1]]
     if not values:
         return None
@@ -112,8 +109,7 @@ def status_of(file: Path) -> tuple[int, int]:
 def cache_file(root: Path, files: Sequence[Path], *description: object) -> Path:
     """Where the decoded images of these files are kept: the name holds names, sizes, times and preprocessing."""
     folder = root / ".cache"
-    if not os.access(folder if folder.is_dir() else root, os.W_OK):
-        # Data on a read-only disk, as clusters have it.
+    if not os.access(folder if folder.is_dir() else root, os.W_OK):  # a read-only disk, as clusters have it
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         folder = home / "latent-autoencoders" / fingerprint(str(root.resolve()))
     # As bytes: a name need not be valid text.
@@ -131,26 +127,24 @@ def decode_all(
 ) -> tuple[Tensor, list[int]]:
     """All files as one memory-mapped uint8 tensor ``(N, channels, S, S)``, and the indices of the files in it.
 
-    The first call decodes in parallel and writes the cache, later calls only map it.
+    The first call decodes in parallel and writes the cache ``root/.cache``, later calls only map it.
 
     Args:
-        root: the folder that the files are in; their cache is its ``.cache``.
         crop: from an image and the image size to a square image of that size.
         other_splits: more images, whose white is the same.
 
     Raises:
         UserError: a file that cannot be decoded, unless they are skipped; then it is named and left out.
     """
-    tiffs = [file for file in [*files, *other_splits] if file.suffix.lower() in TIFF]
+    tiffs = [file for file in [*files, *other_splits] if file.suffix.lower() in (".tif", ".tiff")]
     described = (options.channels, options.image_size, crop.__name__, options.skip_corrupt, options.white)
     cache = cache_file(root, [*files, *tiffs], *described)
     kept_file = cache.with_suffix(".kept.npy")
     if not (cache.is_file() and kept_file.is_file()):
         found = common_white(tiffs, root) if tiffs and options.white is None else None
+        decoder = partial(decode, options=options, crop=crop, found=found)
         with replacing(cache) as pixels, replacing(kept_file) as indices:
-            np.save(
-                indices, np.array(_decode_into(pixels, files, options, partial(decode, crop=crop, found=found), title))
-            )
+            np.save(indices, np.array(_decode_into(pixels, files, options, decoder, title)))
     kept = np.load(kept_file).tolist()
     if len(kept) < len(files):
         print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
@@ -165,14 +159,13 @@ def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, deco
 
     def work(index: int) -> Exception | None:
         try:
-            pixels[index] = decode(files[index], options)
+            pixels[index] = decode(files[index])
         except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
             return error
         return None
 
     kept = []
-    # Threads: Pillow releases the interpreter's lock while it decodes and resizes.
-    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the interpreter's lock while it decodes and resizes
     try:
         for index, error in enumerate(tqdm(pool.map(work, range(len(files))), title, len(files), disable=None)):
             if error is None:
@@ -180,9 +173,8 @@ def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, deco
             elif options.skip_corrupt:
                 tqdm.write(f"skipped {files[index]}: {error}")
             else:
-                raise UserError(
-                    f"{files[index]}: cannot be decoded ({error}): remove it, or go on without it with --skip-corrupt"
-                )
+                advice = "remove it, or go on without it with --skip-corrupt"
+                raise UserError(f"{files[index]}: cannot be decoded ({error}): {advice}")
     finally:
         pool.shutdown(cancel_futures=True)
     if not kept:

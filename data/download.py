@@ -11,15 +11,10 @@ from utils.errors import UserError
 
 
 def download(name: str, path: Path, class_name: str, needed: str, **arguments) -> None:
-    """Put the files of ``torchvision.datasets.<class_name>`` below ``path``.
-
-    Args:
-        name: of the data set, for messages.
-        needed: which files the user can put where instead.
-        arguments: for the class.
+    """Put the files of ``torchvision.datasets.<class_name>`` below ``path``; ``arguments`` are for the class.
 
     Raises:
-        UserError: the download failed; nothing is left of it.
+        UserError: the download failed, and nothing is left of it; ``needed`` says which files to put where instead.
     """
     # Imported where it is needed, here and elsewhere: it takes as long as PyTorch, and --help should not.
     from torchvision import datasets

@@ -20,9 +20,8 @@ SMALLEST = 10  # images of a folder that is split here
 def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     """A split of a directory of images.
 
-    ``<path>/{train,val,test}`` are the splits where they exist; otherwise about 80, 10 and 10 % of all images. There a
-    hash of an image's name below ``path`` decides, so that it stays in its split when others come or go. Where all
-    images lie in sub-folders, the first level of sub-folders gives the labels.
+    ``<path>/{train,val,test}`` are the splits where they exist; otherwise about 80, 10 and 10 % of all images, by a
+    hash of names, so that each stays in its split when others come or go. Sub-folders are labels, the first level.
 
     Raises:
         UserError: no directory, no images, too few to split, or a damaged one.
@@ -33,24 +32,22 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     images = list_images(root)
     if not images:
         raise UserError(f"{root}: no images found (looked for {', '.join(sorted(EXTENSIONS))}): check --data-path")
-    purpose = "to make a training, validation and test set"
+    needed = f"need at least {SMALLEST} to make a training, validation and test set"
     if own_folder is None and len(images) < SMALLEST:
-        raise UserError(f"{root}: found {len(images)} images, need at least {SMALLEST} {purpose}")
+        raise UserError(f"{root}: found {len(images)} images, {needed}")
     # Decoded in a random order, so that a split, and the first images of one, are a fair sample of the folder.
     images.sort(key=lambda file: hash_fraction(file.relative_to(root)))
     others = list_images(path) if own_folder else []
     pixels, kept = decode_all(root, images, options, title=f"decoding {root.name}", other_splits=others)
     if own_folder is None and len(kept) < SMALLEST:
-        raise UserError(
-            f"{root}: {len(kept)} of its {len(images)} images can be decoded, need at least {SMALLEST} {purpose}"
-        )
+        raise UserError(f"{root}: {len(kept)} of its {len(images)} images can be decoded, {needed}")
     names = [images[index].relative_to(root) for index in kept]
     # The training set's classes number the labels of every split, whichever of them the split has.
     training = split_folder(path, "train")
-    known = class_folders([file.relative_to(training) for file in list_images(training)]) if training else None
-    labels, classes = folder_labels(names, known, root)
+    classes = class_folders([file.relative_to(training) for file in list_images(training)] if training else names)
+    labels = folder_labels(names, classes, root)
     part = slice(None) if own_folder else split_of([hash_fraction(name) for name in names])[split]
-    return Dataset(pixels[part], None if labels is None else labels[part], classes)
+    return Dataset(pixels[part], None if labels is None else labels[part], classes or None)
 
 
 def fingerprint(path: Path) -> str | None:
@@ -71,11 +68,8 @@ def list_images(folder: Path) -> list[Path]:
             continue
         seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(directory, name)
-            for name in sorted(names)
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
-        ]
+        files = (Path(directory, name) for name in sorted(names) if not name.startswith("."))
+        found += [file for file in files if file.suffix.lower() in EXTENSIONS]
     return found
 
 
@@ -94,18 +88,15 @@ def split_folder(path: Path, split: str) -> Path | None:
     for name in (*SPLIT_FOLDERS[split], *SPLIT_FOLDERS["valid"], *SPLIT_FOLDERS["test"]):
         if name in folders:
             return folders[name]
-    raise UserError(
-        f"{path}: has a folder train but none of valid, val or test: add one, or give a folder without splits"
-    )
+    advice = "add one, or give a folder without splits"
+    raise UserError(f"{path}: has a folder train but none of valid, val or test: {advice}")
 
 
 def require_folder(path: Path, dataset: str) -> None:
     """Raises UserError unless the path is a directory."""
     if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise UserError(
-            f"--data-path {path}: expected a directory of images for --dataset {dataset}, found {found} there"
-        )
+        found = f"found {'a file' if path.exists() else 'nothing'} there"
+        raise UserError(f"--data-path {path}: expected a directory of images for --dataset {dataset}, {found}")
 
 
 def hash_fraction(name: Path) -> float:
@@ -125,30 +116,19 @@ def split_of(fractions: list[float]) -> dict[str, slice]:
 
 def class_folders(names: list[Path]) -> list[str]:
     """The first level of sub-folders, sorted, where every image lies in one and there are at least two; else none."""
-    folders = {name.parts[0] for name in names if len(name.parts) > 1}
-    if len(folders) < 2 or any(len(name.parts) == 1 for name in names):
-        return []
-    return sorted(folders)
+    folders = {name.parts[0] for name in names}
+    return sorted(folders) if len(folders) > 1 and all(len(name.parts) > 1 for name in names) else []
 
 
-def folder_labels(names: list[Path], known: list[str] | None, root: Path) -> tuple[Tensor | None, list[str] | None]:
-    """Labels of images by their sub-folders, and the classes in their order.
-
-    Args:
-        names: of the images, relative to ``root``.
-        known: the classes of the training set, where the split has a folder of its own; none of them: no labels.
+def folder_labels(names: list[Path], classes: list[str], root: Path) -> Tensor | None:
+    """Labels of images by their sub-folders of ``root``; None without classes.
 
     Raises:
         UserError: a class that the training set does not have.
     """
-    classes = class_folders(names) if known is None else known
-    if not classes:
-        return None, None
     position = {name: index for index, name in enumerate(classes)}
-    for name in names:
+    for name in names if classes else []:
         if name.parts[0] not in position:
-            raise UserError(
-                f"{root / name}: its folder {name.parts[0]!r} is no class of the training set, which has "
-                f"{', '.join(classes)}"
-            )
-    return torch.tensor([position[name.parts[0]] for name in names]), classes
+            known = f"the training set, which has {', '.join(classes)}"
+            raise UserError(f"{root / name}: its folder {name.parts[0]!r} is no class of {known}")
+    return torch.tensor([position[name.parts[0]] for name in names]) if classes else None

@@ -29,20 +29,15 @@ FIRST_LABELS = {
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in an IDX file, plain or gzip.
-
-    Raises:
-        UserError: not an IDX file of bytes, or shorter than its header says.
-    """
+    """The array in an IDX file of unsigned bytes, plain or gzip. Raises UserError for any other or a damaged file."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip file ({error}): download it again") from error
     # Two zero bytes, the type (8: unsigned byte), the number of dimensions, then each size as a big-endian int32.
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise UserError(
-            f"{path}: not an IDX file of bytes (it begins with {content[:4].hex() or 'nothing'}): replace it"
-        )
+        found = content[:4].hex() or "nothing"
+        raise UserError(f"{path}: not an IDX file of bytes (it begins with {found}): replace it")
     header = 4 + 4 * content[3]
     shape = struct.unpack(f">{content[3]}I", content[4:header]) if len(content) >= header else None
     if shape is None or len(content) != header + math.prod(shape):
@@ -57,8 +52,7 @@ def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
     Some sites write ``.idx3`` for ``-idx3``, some put each file into a folder of the same name.
     """
     folder = TORCHVISION[name]
-    roots = (path / folder / "raw", path / folder, path / name / folder / "raw", path / name, path / "raw", path)
-    for root in roots:
+    for root in (path / place for place in (f"{folder}/raw", folder, f"{name}/{folder}/raw", name, "raw", "")):
         found = []
         for stem, dimensions in (("images", 3), ("labels", 1)):
             names = [f"{kind}-{stem}{separator}idx{dimensions}-ubyte" for separator in "-."]
@@ -86,15 +80,12 @@ def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
         assert files is not None  # torchvision has written them
     images, labels = (read_idx(file) for file in files)
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{files[0]}: images of shape {images.shape} do not match the labels {labels.shape} of {files[1]}"
-        )
+        found = f"images of shape {images.shape} do not match the labels {labels.shape} of {files[1]}"
+        raise UserError(f"{files[0]}: {found}")
     other = "mnist" if name == "fashion-mnist" else "fashion-mnist"
     if labels[:10].tolist() == FIRST_LABELS[other][kind]:
-        raise UserError(
-            f"{files[1]}: these are the labels of {other}, expected {name} (--dataset, --data-path): "
-            f"use --dataset {other}, or another folder"
-        )
+        found = f"these are the labels of {other}, expected {name} (--dataset, --data-path)"
+        raise UserError(f"{files[1]}: {found}: use --dataset {other}, or another folder")
     classes = FASHION_CLASSES if name == "fashion-mnist" else DIGIT_CLASSES
     return Dataset(resized(torch.tensor(images)[:, None]), torch.tensor(labels).long(), classes)
 
