@@ -14,7 +14,7 @@ from utils.errors import UserError
 def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) -> None:
     """The flags of every evaluation script. ``several``: ``--model-name`` takes more than one name."""
     cli.add_data(parser, data.DATASETS)
-    cli.add_linear_layers(cli.add_model(parser))
+    cli.add_model(parser, linear_layers=True)
     group = cli.add_run(parser, batch_size=batch_size)
     what = "; ".join(f"{name}: {title}" for name, title in latents.POSTERIORS.items())
     group.add_argument(

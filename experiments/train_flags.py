@@ -16,56 +16,50 @@ MAY_CHANGE = ("lr", "precision", "epochs", "eager", "data_path", "data_fingerpri
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The arguments of train.py: typed, of ``--preset``, of the checkpoint with ``--resume``, else the defaults."""
     parser = cli.Parser("Train any model of the repository on any of its data sets.")
-    parser.add_argument(
-        "--preset",
-        choices=list(PRESETS),
-        help="flags of an experiment, each of which a flag overrides: "
-        + "; ".join(f"{name}: {preset.title}" for name, preset in PRESETS.items()),
-    )
-    group = cli.add_data(parser, data.DATASETS)
-    group.add_argument(
-        "--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)"
-    )
-    group.add_argument(
-        "--valid-size", type=cli.positive, metavar="N", help="validation images (default: all; shape 10000)"
-    )
-    group = cli.add_model(parser)
-    group.add_argument(
-        "--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)"
-    )
-    group.add_argument(
-        "--arch",
-        choices=list(models.ARCHS),
-        help="the networks (default: those the model is published with): "
-        + "; ".join(f"{key}: {title}" for key, title in models.ARCHS.items()),
-    )
-    group.add_argument("--model-name", metavar="NAME", help="name of the checkpoint (default: the model's)")
-    cli.add_options(parser, models.MODELS, models.flags, models.options)
-    group = cli.add_run(parser, batch_size=32)
-    group.add_argument(
-        "--epochs", type=cli.positive, default=run.DEFAULT_EPOCHS, help="passes over the training images"
-    )
-    group.add_argument("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
-    group.add_argument(
-        "--precision",
-        choices=list(devices.PRECISIONS),
-        default="fp32",
-        help="; ".join(f"{key}: {title}" for key, title in devices.PRECISIONS.items()),
-    )
-    group.add_argument("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where the checkpoint of this name stopped, with its flags where none are given",
-    )
-    group = parser.add_argument_group("files")
-    group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
+    presets = f"flags of an experiment, each of which a flag overrides: {cli.titles(PRESETS)}"
+    parser.add_argument("--preset", choices=list(PRESETS), help=presets)
+    add = cli.add_data(parser, data.DATASETS).add_argument
+    add("--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)")
+    add("--valid-size", type=cli.positive, metavar="N", help="validation images (default: all; shape 10000)")
+    add = cli.add_model(parser).add_argument
+    add("--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)")
+    networks = f"the networks (default: those the model is published with): {cli.titles(models.ARCHS)}"
+    add("--arch", choices=list(models.ARCHS), help=networks)
+    add_options(parser)
+    add = cli.add_run(parser, batch_size=32).add_argument
+    add("--epochs", type=cli.positive, default=run.DEFAULT_EPOCHS, help="passes over the training images")
+    add("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
+    add("--precision", choices=list(devices.PRECISIONS), default="fp32", help=cli.titles(devices.PRECISIONS))
+    add("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
+    resume = "go on where the checkpoint of this name stopped, with its flags where none are given"
+    add("--resume", action="store_true", help=resume)
+    cli.add_checkpoint(parser, default="the model's")
     given = parser.parse_given(arguments)
     preset = PRESETS[given["preset"]].flags if "preset" in given else {}
     args = parser.with_defaults(preset | given)
     if args.resume:
         args = parser.with_defaults(resume_flags(args) | preset | given)
     return args
+
+
+def add_options(parser: cli.Parser) -> None:
+    """A group of flags for each model, from its constructor; a flag of several models stands with the first.
+
+    Their values stay None, so that a flag that was not given is told from one that was.
+    """
+    seen: set[str] = set()
+    for name, model in models.MODELS.items():
+        new = {key: flag for key, flag in models.flags(name).items() if key not in seen}
+        if not new:
+            continue
+        group = parser.add_argument_group(model.title)
+        for key, flag in new.items():
+            seen.add(key)
+            values = {other: models.options(other)[key] for other in models.MODELS if key in models.flags(other)}
+            text = str(values[name])
+            if len(set(values.values())) > 1:  # the models that share the flag differ
+                text = ", ".join(f"{other} {value}" for other, value in values.items())
+            flag.add_to(group, key, flag.help + ("" if flag.switch else f" (default: {text})"))
 
 
 def resume_flags(args: argparse.Namespace) -> dict[str, object]:

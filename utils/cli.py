@@ -13,17 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from utils.errors import Diverged, UserError
-from utils.flags import (  # noqa: F401  what scripts need of flags, in one place
-    Flag,
-    at_least_two,
-    finite_float,
-    natural,
-    non_negative_float,
-    positive,
-    positive_float,
-    probability,
-    seed,
-)  # fmt: skip
+from utils.flags import at_least_two, natural, non_negative_float, positive, positive_float, seed  # noqa: F401
 
 USERS_MISTAKES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
@@ -68,73 +58,40 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def titles(table: Mapping[str, Any]) -> str:
+    """A table of choices for ``--help``: name -> a text, or something with a ``title``."""
+    return "; ".join(f"{name}: {row if isinstance(row, str) else row.title}" for name, row in table.items())
+
+
 def add_data(parser: Parser, datasets: Mapping) -> argparse._ArgumentGroup:
     """Flags that say which images. ``datasets``: the table of names, each with a title."""
     group = parser.add_argument_group("data")
-    names = "; ".join(f"{name}: {row.title}" for name, row in datasets.items())
-    group.add_argument("--dataset", default="mnist", choices=list(datasets), help=names)
-    group.add_argument(
-        "--data-path",
-        metavar="DIR",
-        help="where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)",
-    )
-    group.add_argument("--image-size", type=positive, metavar="PIXELS", help="for folder: 32 to 256 (default: 64)")
-    group.add_argument("--channels", type=positive, metavar="C", help="for folder: 3, RGB (default), or 1, grey")
-    group.add_argument("--skip-corrupt", action="store_true", help="name the images that cannot be decoded and go on")
-    group.add_argument(
-        "--white",
-        type=positive_float,
-        metavar="W",
-        help="value of white in images of more than 8 bits (default: 65535 of 16 bits, else 1, 255 or 65535 as the "
-        "largest value of the folder has it)",
-    )
+    add = group.add_argument
+    add("--dataset", default="mnist", choices=list(datasets), help=titles(datasets))
+    where = "where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)"
+    add("--data-path", metavar="DIR", help=where)
+    add("--image-size", type=positive, metavar="PIXELS", help="for folder: 32 to 256 (default: 64)")
+    add("--channels", type=positive, metavar="C", help="for folder: 3, RGB (default), or 1, grey")
+    add("--skip-corrupt", action="store_true", help="name the images that cannot be decoded and go on")
+    white = "value of white in images of more than 8 bits (default: 65535 of 16 bits, else 1, 255 or 65535 as the "
+    add("--white", type=positive_float, metavar="W", help=white + "largest value of the folder has it)")
     return group
 
 
-def add_model(parser: Parser) -> argparse._ArgumentGroup:
-    """The flags of the published release that say which network; evaluation checks them against the checkpoint."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "-n", "--latent-dim", type=positive, metavar="N", help="n, dimension of the code (default: the data set's)"
-    )
-    group.add_argument("--vae", action="store_true", help="the model is a VAE")
-    return group
-
-
-def add_linear_layers(group: argparse._ArgumentGroup) -> None:
-    """``-l`` for the scripts that read a checkpoint; train.py has it from the table of models."""
-    group.add_argument(
-        "-l", "--linear-layers", type=natural, metavar="L", help="l, linear layers after the encoder; 0: plain AE"
-    )
-
-
-def add_options(
-    parser: Parser,
-    models: Mapping[str, Any],
-    flags: Callable[[str], Mapping[str, Flag]],
-    defaults: Callable[[str], Mapping],
-) -> None:
-    """A group of flags for each model of the table, from the flags of its constructor.
+def add_model(parser: Parser, linear_layers: bool = False) -> argparse._ArgumentGroup:
+    """The flags of the published release that say which network; evaluation checks them against the checkpoint.
 
     Args:
-        models: name -> class, which has a ``title``.
-        flags: name -> the model's flags by option.
-        defaults: name -> the values of its options where the user gives none, for ``--help``; the arguments themselves
-            stay None, so that a flag that was not given is told from one that was.
+        linear_layers: with ``-l``, for the scripts that read a checkpoint; train.py has it from the table of models.
     """
-    seen = set()
-    for name, model in models.items():
-        new = {key: flag for key, flag in flags(name).items() if key not in seen}
-        if not new:
-            continue
-        group = parser.add_argument_group(model.title)
-        for key, flag in new.items():
-            seen.add(key)
-            values = {other: defaults(other)[key] for other in models if key in flags(other)}
-            text = str(values[name])
-            if len(set(values.values())) > 1:  # the models that share the flag differ
-                text = ", ".join(f"{other} {value}" for other, value in values.items())
-            flag.add_to(group, key, flag.help + ("" if flag.switch else f" (default: {text})"))
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("-n", "--latent-dim", type=positive, metavar="N", help="n, dimension of the code (default: the data set's)")
+    add("--vae", action="store_true", help="the model is a VAE")
+    if linear_layers:
+        where = "l, linear layers after the encoder; 0: plain AE"
+        add("-l", "--linear-layers", type=natural, metavar="L", help=where)
+    return group
 
 
 def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:
@@ -146,24 +103,19 @@ def add_run(parser: Parser, batch_size: int) -> argparse._ArgumentGroup:
     return group
 
 
-def add_checkpoint(parser: Parser, several: bool = False) -> argparse._ArgumentGroup:
-    """Flags that say which checkpoint, and where results go."""
+def add_checkpoint(parser: Parser, several: bool = False, default: str = "the data set's newest"):
+    """Flags that say which checkpoint; ``default`` names the one without ``--model-name``."""
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
-    group.add_argument(
-        "--model-name",
-        metavar="NAME",
-        nargs="+" if several else None,
-        help="name of the checkpoint" + (", or of several" if several else "") + " (default: the data set's newest)",
-    )
+    name = f"name of the checkpoint{', or of several' if several else ''} (default: {default})"
+    group.add_argument("--model-name", metavar="NAME", nargs="+" if several else None, help=name)
     return group
 
 
 def add_results(group: argparse._ArgumentGroup) -> None:
     """``--save-path``, for the scripts that make something."""
-    group.add_argument(
-        "--save-path", default="./results", metavar="DIR", help="results go to DIR/<dataset>/<task>/<model-name>.*"
-    )
+    where = "results go to DIR/<dataset>/<task>/<model-name>.*"
+    group.add_argument("--save-path", default="./results", metavar="DIR", help=where)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class Flag:
@@ -14,7 +15,6 @@ class Flag:
         help: one line, with the symbol of the paper; the default is added from the constructor's signature.
         type: converts the text, for example ``positive``; unused with ``choices`` and ``switch``.
         short: a second name, ``"-l"``.
-        choices: the values that there are.
         switch: the flag takes no value and means True.
     """
 
@@ -42,70 +42,26 @@ class Flag:
             group.add_argument(*self.names(key), dest=key, type=self.type, metavar=key.upper(), help=help)
 
 
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    return _whole(text, 0)
+def number(kind: type, allowed: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """A ``type`` of argparse: the text as ``kind``, refused where that fails or the value is not ``allowed``."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan  # nowhere allowed
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, found {text}")
+        return value
+
+    return convert
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    return _whole(text, 1)
-
-
-def at_least_two(text: str) -> int:
-    """A whole number from 2: the size of a sample that has a variance."""
-    return _whole(text, 2)
-
-
-def seed(text: str) -> int:
-    """A whole number below 2³², which every library accepts as a seed."""
-    value = natural(text)
-    if value >= 2**32:
-        raise argparse.ArgumentTypeError(f"expected a whole number below 4294967296, found {text}")
-    return value
-
-
-def positive_float(text: str) -> float:
-    value = non_negative_float(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    value = _float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text}")
-    return value
-
-
-def probability(text: str) -> float:
-    """A number from 0 to below 1, of dropout."""
-    value = non_negative_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, found {text}")
-    return value
-
-
-def finite_float(text: str) -> float:
-    value = _float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a number, found {text}")
-    return value
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _whole(text: str, smallest: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = smallest - 1
-    if value < smallest:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {smallest}, found {text}")
-    return value
+natural = number(int, lambda value: value >= 0, "a whole number from 0")
+positive = number(int, lambda value: value >= 1, "a whole number from 1")
+at_least_two = number(int, lambda value: value >= 2, "a whole number from 2")  # a sample that has a variance
+seed = number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to below 4294967296")  # as libraries take
+positive_float = number(float, lambda value: 0 < value < math.inf, "a number above 0")
+non_negative_float = number(float, lambda value: 0 <= value < math.inf, "a number from 0")
+probability = number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+finite_float = number(float, math.isfinite, "a number")
