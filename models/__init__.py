@@ -72,11 +72,7 @@ def flags(name: str) -> dict[str, Flag]:
 
 
 def build(name: str, **config) -> Autoencoder:
-    """A newly initialised model.
-
-    Args:
-        name: a key of ``MODELS``.
-        config: plain values for its constructor, ``architecture``, ``channels`` and ``latent_dim`` among them.
+    """A newly initialised model from the plain values of its constructor, ``SHARED`` and its options.
 
     Raises:
         UserError: unknown name, or an option that this model does not take.
@@ -90,12 +86,7 @@ def build(name: str, **config) -> Autoencoder:
 
 
 def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:
-    """Raises UserError where the user gave a flag that belongs to other models only.
-
-    Args:
-        name: the model that was chosen.
-        given: the command line's values by option; None where the user gave nothing.
-    """
+    """Raises UserError where ``given``, values by option or None, has a flag that belongs to other models only."""
     own = options(name)
     for key, flag in {key: flag for other in MODELS for key, flag in flags(other).items()}.items():
         # -l 0 is how the published commands ask for a plain autoencoder.
@@ -108,11 +99,7 @@ def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:
 
 
 def choose(name: str | None, linear_layers: int | None, vae: bool) -> str:
-    """The model that ``--model``, ``-l`` and ``--vae`` name; the last two are the flags of the IRMAE release.
-
-    Raises:
-        UserError: two of them name different models.
-    """
+    """The model that ``--model``, ``-l`` and ``--vae`` (IRMAE's release) name. Raises UserError where they differ."""
     if name is None:
         if vae and linear_layers:
             raise UserError(f"--vae and -l {linear_layers} name two models: a VAE has no linear layers; leave one out")
@@ -128,12 +115,9 @@ def choose(name: str | None, linear_layers: int | None, vae: bool) -> str:
 
 
 def architecture(name: str, arch: str | None, described: dict) -> str:
-    """The name of the networks (``models.networks``) of a model on a data set.
+    """The name of the networks (``models.networks``) of a model on a data set that ``data.describe`` describes.
 
-    Args:
-        name: a key of ``MODELS``.
-        arch: a key of ``ARCHS``, or None for the one the model is published with.
-        described: what ``data.describe`` returns.
+    ``arch`` is a key of ``ARCHS``, or None for the one that the model is published with.
     """
     arch = arch or find(name).default_arch
     if arch == "conv":

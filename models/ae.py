@@ -16,16 +16,9 @@ from utils.flags import Flag, natural, positive_float
 
 
 class AE(Autoencoder):
-    """Autoencoder whose loss is the mean squared error: the baseline (``-l 0``).
-
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-    """
+    """Autoencoder whose loss is the mean squared error: the baseline (``-l 0``)."""
 
     title = "AE: no regulariser"
-
-    def __init__(self, architecture: str, channels: int, latent_dim: int):
-        super().__init__(architecture, channels, latent_dim)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         reconstruction = F.mse_loss(self.decode(self.encode(x)), x)
@@ -37,12 +30,8 @@ class LinearStack(nn.Module):
 
     The product of the layers is one matrix, so the stack adds nothing to what the network can express; gradient
     descent on the factors is what drives the code to low rank. In evaluation without gradients the product itself is
-    used: one multiplication instead of l.
-
-    Args:
-        latent_dim: n.
-        layers: l, at least 1.
-        init_variance: factor on the variance of PyTorch's default initialisation (supplement, table 3: 1, 2, 4).
+    used: one multiplication instead of l. ``init_variance`` multiplies the variance of PyTorch's default
+    initialisation (supplement, table 3: 1, 2, 4).
     """
 
     def __init__(self, latent_dim: int, layers: int, init_variance: float = 1.0):
@@ -79,13 +68,7 @@ class LinearStack(nn.Module):
 
 
 class IRMAE(AE):
-    """Autoencoder with l linear layers between encoder and decoder; the code is the output of the last of them.
-
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        linear_layers: l, at least 1.
-        init_variance: see ``LinearStack``.
-    """
+    """Autoencoder with l ≥ 1 linear layers between encoder and decoder; the code is the output of the last of them."""
 
     title = "IRMAE (arXiv 2010.00679): implicit rank minimisation"
 

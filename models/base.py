@@ -22,9 +22,7 @@ class Autoencoder(nn.Module):
         architecture: name of the networks, see ``models.networks``.
         channels: C, of the image; the number of features of a vector.
         latent_dim: n, the dimension of the code.
-        code_width: outputs of the encoder (default: n).
-        output: the decoder's last function (default: the architecture's).
-        dropout: see ``models.networks.build_networks``.
+        code_width, output, dropout: see ``models.networks.build_networks``.
 
     Attributes:
         title: one line for ``--help``.
@@ -76,42 +74,29 @@ class Autoencoder(nn.Module):
         raise NotImplementedError
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        """``(num, n)`` codes from the model's own prior; the generator is on the CPU.
-
-        Raises:
-            UserError: the model defines no prior; its codes can be sampled by fitting a density to them.
-        """
+        """``(num, n)`` codes from the model's own prior; the generator is on the CPU. Raises UserError without one."""
         raise UserError(
             f"{type(self).__name__} defines no prior to sample from: fit a density to its codes instead "
             "(generation.py --task mvg or --task gmm)"
         )
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to probabilities ``(B, K)`` of classes found without labels.
-
-        Raises:
-            UserError: the model has no classes.
-        """
+        """Probabilities ``(B, K)`` of classes found without labels. Raises UserError in a model that has none."""
         raise self._no_classes()
 
     def sample_classes(self, classes: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Codes ``(B, n)``, each from the prior of its class in ``classes`` ``(B,)``. Raises as ``classify`` does."""
+        """Codes ``(B, n)``, each from the prior of its class in ``classes`` ``(B,)``."""
         raise self._no_classes()
 
     def class_centroids(self) -> Tensor:
-        """``(K, n)``: the mean of each class's prior. Raises as ``classify`` does."""
+        """``(K, n)``: the mean of each class's prior."""
         raise self._no_classes()
 
     def _no_classes(self) -> UserError:
         return UserError(f"{type(self).__name__} has no classes of its own: use a checkpoint of infocat-vae or catvae")
 
     def pretrain(self, draw: Callable[[int], Tensor], learning_rate: float) -> None:
-        """Called once before the first epoch; does nothing unless a model overrides it.
-
-        Args:
-            draw: returns that many random training images ``(num, C, H, W)``.
-            learning_rate: of the training that follows.
-        """
+        """Called once before the first epoch; ``draw(num)`` returns random training images ``(num, C, H, W)``."""
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
         """Parameter groups for Adam. A model with several learning rates or momenta overrides this."""
@@ -140,10 +125,8 @@ class DensityModel(Autoencoder):
     def fit_prior(self, batches: Iterable[Tensor], em: bool = False, seed: int = 0) -> None:
         """Fix a mixture to that of a whole training set instead of the running averages; leaves evaluation mode on.
 
-        Args:
-            batches: of ``x``. A factorised prior is trained with the codes and needs none of this.
-            em: by expectation-maximisation on the features instead of by the estimation network.
-            seed: of the expectation-maximisation.
+        With ``em`` by expectation-maximisation on the features instead of by the estimation network. A factorised
+        prior is trained with the codes and needs none of this.
         """
         if isinstance(self.prior, MixtureEstimator):
             self.eval()

@@ -25,13 +25,8 @@ class DAGMM(DensityModel):
     −log of its density under the mixture that an estimation network makes of the batch. The last term prevents
     components from collapsing onto single points.
 
-    The squared error is summed over pixels or features, as in the paper; energies are in nats.
-
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``; the paper has ``"mlp:60-30-10"``.
-        components: K, of the mixture.
-        lambda_energy: λ1.
-        lambda_covariance: λ2.
+    The squared error is summed over pixels or features, as in the paper, whose network is ``"mlp:60-30-10"``; energies
+    are in nats.
     """
 
     title = "DAGMM (Zong et al. 2018): Gaussian mixture over code and reconstruction error"
@@ -52,10 +47,9 @@ class DAGMM(DensityModel):
     def features(self, x: Tensor) -> Tensor:
         """``(B, n + 2)``: the code, the relative Euclidean distance and the cosine similarity (section 3.2)."""
         z = self.encode(x)
-        return self.features_of(x, z, self.decode(z))
+        return self._features(x, z, self.decode(z))
 
-    def features_of(self, x: Tensor, z: Tensor, decoded: Tensor) -> Tensor:
-        """``features`` of samples whose codes and reconstructions are known."""
+    def _features(self, x: Tensor, z: Tensor, decoded: Tensor) -> Tensor:
         x, decoded = x.flatten(1), decoded.flatten(1)
         distance = torch.linalg.vector_norm(x - decoded, dim=1)
         relative = distance / torch.linalg.vector_norm(x, dim=1).clamp(min=SMALLEST_NORM)
@@ -65,7 +59,7 @@ class DAGMM(DensityModel):
         z = self.encode(x)
         decoded = self.decode(z)
         reconstruction = (decoded - x).square().flatten(1).sum(dim=1).mean()
-        energies, mixture = self.prior(self.features_of(x, z, decoded))
+        energies, mixture = self.prior(self._features(x, z, decoded))
         energy, covariance = energies.mean(), mixture.inverse_variances()
         return {
             "loss": reconstruction + self.lambda_energy * energy + self.lambda_covariance * covariance,

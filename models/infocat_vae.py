@@ -30,18 +30,12 @@ class CatVAE(Autoencoder):
     of all classes at once. The image is decoded from one draw of the posterior at the soft class a(x).
 
     The loss of an image is the binary cross-entropy summed over its pixels plus, weighted by γ,
-    ``Σ_c a_c log a_c`` and, weighted by β, ``Σ_c a_c KL(N(μ_c(x), σ_c(x)) || N(m_c, I))``.
+    ``Σ_c a_c log a_c`` and, weighted by β, ``Σ_c a_c KL(N(μ_c(x), σ_c(x)) || N(m_c, I))``; β = γ = 1 is the evidence
+    lower bound, and below γ = 0 the classes are to be certain. Two further terms are ours.
 
     Args:
-        architecture, channels: see ``Autoencoder``.
-        latent_dim: n, which is K δ.
-        num_classes: K.
-        sub_dim: δ.
-        prior_mean: λ.
-        kl_weight: β; 1 is the evidence lower bound.
-        entropy_weight: γ; 1 is the evidence lower bound, below 0 the classes are to be certain.
-        balance_weight: weight of ``Σ_c ā_c log ā_c``, ā the mean of a over the batch: classes of equal size. Ours.
-        smooth_weight: weight of the divergence of a from that of the image under ``deform``, in nats; for images. Ours.
+        balance_weight: of ``Σ_c ā_c log ā_c``, ā the mean of a over the batch: classes of equal size.
+        smooth_weight: of the divergence of a from that of the image under ``deform``, in nats; for images.
     """
 
     title = "CatVAE (arXiv 1806.08240): a mode of the prior for each of K classes"
@@ -145,11 +139,8 @@ class InfoCatVAE(CatVAE):
     """CatVAE whose encoder is also trained to find the class of images decoded from that class's prior.
 
     That cross-entropy bounds the mutual information of class and image from below; it needs no further network.
-    The released code hands probabilities to a function that takes a softmax itself; here it is taken once.
-
-    Args:
-        args, options: see ``CatVAE``.
-        info_weight: weight of that cross-entropy, in nats per image, beside the terms of ``CatVAE``.
+    The released code hands probabilities to a function that takes a softmax itself; here it is taken once. It is in
+    nats per image.
     """
 
     title = "InfoCatVAE (arXiv 1806.08240): CatVAE whose encoder finds the class of what it generates"

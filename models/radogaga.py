@@ -29,21 +29,13 @@ class RaDOGAGA(DensityModel):
     The rate is in nats for a whole code; D is the mean over pixels or features for one sample.
 
     Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        lambda1: λ1, weight of the reconstruction.
-        lambda2: λ2, weight of the effect of the noise: how fine a difference in data space the code resolves.
-        h: D or log D in the reconstruction term: "d": h(D) = D; "log": h(D) = log(D + 0.001), whose gradient does not
-            vanish where the reconstruction is already good.
-        distortion: "mse", or "ssim" for D = 1 − SSIM.
+        h: "d": h(D) = D; "log": h(D) = log(D + 0.001), whose gradient does not vanish where D is small already.
         prior: "factorized": an entropy bottleneck, and P is the probability of the interval of width w around z + ε.
             "gmm": a Gaussian mixture over z whose memberships are estimated by a network.
         noise_width: w, the unit of the code: a times the width makes the same code, a times as large (1 in the paper).
-            Training is fastest where a new network has that size already, w near sqrt(6 N / λ2) for N pixels or
-            features.
-        components: K, of the prior "gmm". More components than modes find the modes more reliably.
-        estimation_dropout: of the network behind the prior "gmm", as in DAGMM. 0 finds the modes of data in few
-            dimensions more reliably (docs/density.md).
-        estimation_width: hidden units of that network. DAGMM's 10 separate a few components, not dozens.
+            Training is fastest where a new network has that size already, w near sqrt(6 N / λ2) for N pixels.
+        components: K. More than modes, and a dropout of 0, find the modes more reliably (docs/density.md).
+        estimation_width: DAGMM's 10 separate a few components, not dozens.
     """
 
     title = "RaDOGAGA (arXiv 1910.04329): isometric code by rate and distortion"

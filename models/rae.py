@@ -22,12 +22,8 @@ class RAE(Autoencoder):
     Means are over batch and dimensions, as in the released code, whose weights these are: β = 1e-4 and λ = 1e-7 on
     MNIST (spectral norm: β = 0.009, no λ).
 
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        penalty: of the decoder: "l2", the sum of its squared weights; "gp", the squared gradient of ``Σ x̂²`` by the
-            code, averaged over its dimensions; "sn", every layer of the decoder has spectral norm 1.
-        embedding_weight: β.
-        penalty_weight: λ; unused with "sn".
+    The penalty "l2" is the sum of the decoder's squared weights; "gp" the squared gradient of ``Σ x̂²`` by the code,
+    averaged over its dimensions; with "sn" every layer of the decoder has spectral norm 1.
     """
 
     title = "RAE (arXiv 1903.12436): a small code and a smooth decoder"

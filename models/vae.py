@@ -46,10 +46,6 @@ class VAE(GaussianPosterior):
     divergence and the number of dimensions are part of β, as in the code released with IRMAE.
 
     Source: Kingma & Welling 2014 (arXiv 1312.6114), with the weights of IRMAE's baseline.
-
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        beta: β.
     """
 
     title = "VAE (arXiv 1312.6114): KL to N(0, I)"
@@ -74,13 +70,6 @@ class BetaVAE(GaussianPosterior):
     β = 1/λ1. The KL is in nats for a whole code; D is the mean over pixels or features for one sample.
 
     Source: Higgins et al. 2017, "beta-VAE", and the code released with RaDOGAGA (Kato et al. 2020, arXiv 1910.04329).
-
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        lambda1: λ1, weight of the reconstruction.
-        lambda2: λ2, weight of the effect of the posterior's noise; not used with ``joint``.
-        distortion: "mse", or "ssim" for D = 1 − SSIM.
-        joint: one distortion, of the noisy code.
     """
 
     title = "beta-vae: RaDOGAGA's variational baseline, KL to N(0, I) and the same two distortions"
@@ -124,14 +113,11 @@ class BetaTCVAE(GaussianPosterior):
 
     The KL term of a VAE, averaged over the training set, is the sum of three (equation 2): the mutual information of
     image and code, the total correlation KL(q(z) ‖ Π_j q(z_j)), and Σ_j KL(q(z_j) ‖ p(z_j)). The loss of an image is
-    the binary cross-entropy summed over its pixels plus their sum with weights 1, β and 1, in nats (equation 4).
+    the binary cross-entropy summed over its pixels plus their sum with weights 1, β and 1, in nats (equation 4);
+    β = 1 is the evidence lower bound.
 
     Source: Chen, Li, Grosse, Duvenaud 2018, "Isolating Sources of Disentanglement in Variational Autoencoders",
     arXiv 1802.04942.
-
-    Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        beta: β; 1 is the evidence lower bound.
     """
 
     title = "beta-tcvae (arXiv 1802.04942): VAE with a weight on the total correlation"
@@ -173,14 +159,7 @@ def stratified_weights(num: int, train_size: int, like: Tensor) -> Tensor:
 
     1/N for the image's own posterior, (N − M)/(N M) for one other, 1/M for the rest of the batch, M = B − 1: each row
     sums to 1 (appendix C.2 of arXiv 1802.04942; the released code puts the first two in columns 0 and 1 of every row).
-
-    Args:
-        num: B.
-        train_size: N, number of training samples.
-        like: a tensor of the device and dtype that the weights are to have.
-
-    Raises:
-        UserError: N is not known.
+    B = ``num``, N = ``train_size``, device and dtype are those of ``like``. Raises UserError where N is not known.
     """
     if train_size == 0:
         raise UserError("beta-tcvae needs the number of training samples: set model.train_size first")

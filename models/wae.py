@@ -31,13 +31,10 @@ class WAE(Autoencoder):
     the squared distance). ``"reconstruction"`` is the mean over the pixels, which compares with every other model.
 
     Args:
-        architecture, channels, latent_dim: see ``Autoencoder``.
-        pz_scale: σ_z, standard deviation of the prior.
         noise: "none"; "gaussian", the encoder gives mean and log-variance and the code is drawn; "add_noise",
             N(0, 0.01²) is added to the images in training.
         cost_scale: s. The released code has 0.05 for images in [0, 1] and for images in [-1, 1]; the latter
             correspond to 0.2 here, where all images are in [0, 1].
-        e_pretrain: steps of encoder pre-training, 0 for none.
     """
 
     penalty_weight: float  # λ
@@ -112,13 +109,7 @@ class WAE(Autoencoder):
 
 
 class WAEMMD(WAE):
-    """WAE whose penalty is the maximum mean discrepancy between codes and prior (algorithm 2).
-
-    Args:
-        args, options: see ``WAE``.
-        mmd_weight: λ.
-        kernel: see ``models.layers.mmd.mmd``.
-    """
+    """WAE whose penalty is the maximum mean discrepancy between codes and prior (algorithm 2)."""
 
     title = "WAE-MMD (arXiv 1711.01558): maximum mean discrepancy between codes and prior"
 
@@ -141,12 +132,7 @@ class WAEGAN(WAE):
 
     One backward pass trains both: the encoder's term sees the discriminator's parameters as constants, the
     discriminator's term sees the codes as constants. The encoder's term is the one that does not saturate, −log D(z).
-
-    Args:
-        args, options: see ``WAE``.
-        gan_weight: λ.
-        adversary_lr: learning rate of the discriminator.
-        prior_offset: add log p(z) to the discriminator's output, which then only has to learn the density of the codes.
+    With ``prior_offset`` the discriminator only has to learn the density of the codes.
     """
 
     title = "WAE-GAN (arXiv 1711.01558): a discriminator tells codes from draws of the prior"

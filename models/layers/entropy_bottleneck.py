@@ -27,11 +27,7 @@ class EntropyBottleneck(nn.Module):
     (equations 27 to 33). Every f_k rises in x, so c is a cumulative distribution whatever the parameters are. The
     likelihood of x is c(x + 1/2) - c(x - 1/2), x in units of w: the probability of the interval of width w around x.
 
-    Args:
-        channels: C.
-        width: w.
-        init_scale: rough width of the density before training, in units of w; the codes should begin inside it.
-        filters: widths of the hidden layers, between one input and one output.
+    ``init_scale`` is the rough width of the density before training, in units of w: the codes should begin inside it.
     """
 
     def __init__(

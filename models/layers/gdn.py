@@ -20,12 +20,7 @@ class GDN(nn.Module):
     β > 0 and γ ≥ 0 are kept so by reparametrisation: what is stored and trained is sqrt(β + pedestal), bounded from
     below where it is used, by a bound whose gradient passes when it should. A step of any size leaves a valid
     transformation. Where β = 1, the inverse with the same parameters undoes GDN up to terms of the order (γ x²)².
-
-    Args:
-        channels: C.
-        inverse: the approximate inverse, for decoders.
-        beta_min: smallest β.
-        gamma_init: γ_ii before training; the channels do not touch each other then.
+    Before training γ is ``gamma_init`` times the identity: the channels do not touch each other.
     """
 
     def __init__(self, channels: int, inverse: bool = False, beta_min: float = 1e-6, gamma_init: float = 0.1):

@@ -27,13 +27,8 @@ class MixtureEstimator(nn.Module):
     statistics are buffers, as in batch normalisation: they make the mixture of evaluation and are part of a
     checkpoint. ``fit`` replaces them by the statistics of a whole training set.
 
-    Args:
-        features: D.
-        components: K.
-        hidden_width: of the network D → hidden (tanh, dropout) → K (softmax).
-        dropout: probability after the hidden layer.
-        covariance_floor: added to every variance, in the features' own squared units: a batch that does not vary
-            along some direction, or has fewer samples than dimensions, still has a Cholesky factor.
+    ``covariance_floor`` is added to every variance, in the features' own squared units: a batch that does not vary
+    along some direction, or has fewer samples than dimensions, still has a Cholesky factor.
     """
 
     mass: Tensor
@@ -68,12 +63,15 @@ class MixtureEstimator(nn.Module):
 
         In training the mixture of this batch, in evaluation that of the running statistics.
         """
-        if self.training:
-            statistics = self.statistics(z)
-            self._update_running_statistics(statistics)
-            mixture = self.mixture(*statistics)
-        else:
+        if not self.training:
             mixture = self.running_mixture()
+            return mixture.energy(z), mixture
+        statistics = self.statistics(z)
+        self.batches_seen += 1
+        momentum = (1 / self.batches_seen).clamp(min=MOMENTUM)
+        for buffer, value in zip((self.mass, self.first, self.second), statistics, strict=True):
+            buffer.lerp_(value.detach(), momentum)
+        mixture = self.mixture(*statistics)
         return mixture.energy(z), mixture
 
     def energy(self, z: Tensor) -> Tensor:
@@ -109,18 +107,10 @@ class MixtureEstimator(nn.Module):
         return self.mixture(self.mass, self.first, self.second)
 
     @torch.no_grad()
-    def _update_running_statistics(self, statistics: tuple[Tensor, Tensor, Tensor]) -> None:
-        self.batches_seen += 1
-        momentum = (1 / self.batches_seen).clamp(min=MOMENTUM)
-        for buffer, value in zip((self.mass, self.first, self.second), statistics, strict=True):
-            buffer.lerp_(value, momentum)
-
-    @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> Mixture:
         """Set the running statistics to those of all features in ``batches``, without dropout; returns the mixture.
 
-        Raises:
-            UserError: fewer samples than components.
+        Raises UserError where there are fewer samples than components.
         """
         was_training, count = self.training, 0
         self.eval()

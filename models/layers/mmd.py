@@ -25,15 +25,13 @@ def mmd(codes: Tensor, prior: Tensor, kernel: str = "imq", scale: float = 1.0) -
     as in the released code. The estimate can be negative.
 
     Args:
-        codes: ``(B, n)``, of the encoder.
-        prior: ``(B, n)``, drawn from N(0, σ_z² I).
+        codes, prior: ``(B, n)``, of the encoder and drawn from N(0, σ_z² I).
         kernel: "imq", the inverse multiquadratics C / (C + d²) summed over seven scales of C = 2 n σ_z²; or "rbf",
             exp(−d² / 2σ²) where σ² is the median d² across the samples plus that within the codes. The bandwidth is
             part of the function that is differentiated, as in the released code.
         scale: σ_z.
 
-    Returns:
-        A scalar. Zero for a single code, which has no distances within.
+    Zero for a single code, which has no distances within.
     """
     num, latent_dim = codes.shape
     if num < 2:

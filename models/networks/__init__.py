@@ -8,17 +8,15 @@ import re
 
 from torch import nn
 
-from models.networks import conv
+from models.networks import conv, gdn, mlp
 from models.networks.base import Decoder
-from models.networks.gdn import HALVINGS, GDNDecoder, GDNEncoder
-from models.networks.mlp import ImageMLPDecoder, ImageMLPEncoder, VectorDecoder, VectorEncoder
 from utils.errors import UserError
 
 PUBLISHED = {"shape": 32, "mnist": 32, "celeba": 64}  # and the size of their images
 DIVISORS = {  # of the image size, in each family
     "conv": lambda size: 2 ** conv.halvings(size),
     "wae": lambda size: 2 ** conv.halvings(size),
-    "gdn": lambda size: 2**HALVINGS,
+    "gdn": lambda size: 2**gdn.HALVINGS,
     "image-mlp": lambda size: 1,
 }
 IMAGE_SIZES = range(32, 257)
@@ -57,29 +55,20 @@ def build_networks(
     """An encoder and its decoder.
 
     Args:
-        architecture: its name, see above.
         channels: of the image, 1 or 3; the number of features of a vector.
-        latent_dim: n, the decoder's input.
         code_width: the encoder's output, n unless it also gives, for example, log-variances.
         output: the decoder's last function (default: tanh for images, none for vectors and ``gdn``).
         dropout: probability with which a hidden unit of an ``image-mlp`` is dropped in training.
-
-    Raises:
-        UserError: see ``split``.
     """
     code_width = code_width or latent_dim
-    encoder: nn.Module
     if re.fullmatch(r"mlp:[1-9]\d*(-[1-9]\d*)*", architecture):
         hidden_widths = tuple(int(width) for width in architecture.removeprefix("mlp:").split("-"))
-        encoder = VectorEncoder(hidden_widths, channels, code_width)
-        return encoder, VectorDecoder(hidden_widths, channels, latent_dim, output or nn.Identity())
+        return mlp.vector_networks(hidden_widths, channels, code_width, latent_dim, output or nn.Identity())
     family, size = split(architecture)
     if family == "image-mlp":
-        pixels = (channels, size, size)
-        encoder = ImageMLPEncoder(pixels, code_width, dropout)
-        return encoder, ImageMLPDecoder(pixels, latent_dim, output or nn.Tanh(), dropout)
+        return mlp.image_networks((channels, size, size), code_width, latent_dim, output or nn.Tanh(), dropout)
     if family == "gdn":
-        return GDNEncoder(size, channels, code_width), GDNDecoder(size, channels, latent_dim, output or nn.Identity())
+        return gdn.networks(size, channels, code_width, latent_dim, output or nn.Identity())
     layout = conv.layout(family, size)
     encoder = conv.ConvEncoder(layout, channels, code_width)  # first: the random draws are in this order
-    return encoder, conv.ConvDecoder(layout, channels, latent_dim, output or nn.Tanh())
+    return encoder, conv.conv_decoder(layout, channels, latent_dim, output or nn.Tanh())

@@ -1,5 +1,7 @@
 """What all encoders and decoders share."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -13,20 +15,25 @@ def full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
+def named(**layers: nn.Module) -> nn.Sequential:
+    """The layers one after the other; parameters are named after them."""
+    return nn.Sequential(OrderedDict(layers))
+
+
 class Decoder(nn.Module):
-    """Codes ``(B, n)`` to images ``(B, C, S, S)`` or vectors ``(B, F)``.
+    """Codes ``(B, n)`` to images ``(B, C, S, S)`` or vectors ``(B, F)``: the named layers, then ``output``."""
 
-    Args:
-        output: the function after the last layer, for example ``nn.Sigmoid()``.
-    """
-
-    def __init__(self, output: nn.Module):
+    def __init__(self, output: nn.Module, **layers: nn.Module):
         super().__init__()
-        self.output = output
+        self.output, self.names = output, list(layers)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
 
     def logits(self, z: Tensor) -> Tensor:
         """The image before the output function, at least float32: a cross-entropy is computed from it."""
-        raise NotImplementedError
+        for name in self.names:
+            z = getattr(self, name)(z)
+        return full_precision(z)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.output(self.logits(z))

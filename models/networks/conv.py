@@ -11,34 +11,23 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.networks.base import Decoder, full_precision
+from models.networks.base import Decoder
 
 WIDEST = 1024  # channels of the smallest feature map
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Widths of one encoder-decoder pair. The convolutions have stride 2, and each is followed by ReLU.
+    """Widths of one encoder-decoder pair. The convolutions have stride 2, and each is followed by ReLU."""
 
-    Attributes:
-        image_size: S, height and width of the images, pixels.
-        encoder_widths: channels after each convolution of the encoder.
-        decoder_widths: channels of the decoder's first feature map and after each of its convolutions.
-        convolutional_code: the code is a 1x1 feature map, reached by a convolution instead of a linear layer.
-        relu_after_fc: a ReLU follows the decoder's linear layer.
-        kernel: size of the convolutions: 4 with padding 1, or 5 with padding 2.
-        batch_norm: each convolution but the decoder's last is followed by a batch normalisation.
-        last_kernel: size of the decoder's last convolution, which has stride 1; odd.
-    """
-
-    image_size: int
-    encoder_widths: tuple[int, ...]
-    decoder_widths: tuple[int, ...]
-    convolutional_code: bool = False
-    relu_after_fc: bool = False
-    kernel: int = 4
-    batch_norm: bool = False
-    last_kernel: int = 1
+    image_size: int  # S, height and width of the images, pixels
+    encoder_widths: tuple[int, ...]  # channels after each convolution of the encoder
+    decoder_widths: tuple[int, ...]  # channels of the decoder's first feature map and after each of its convolutions
+    convolutional_code: bool = False  # the code is a 1x1 feature map: convolutions instead of the linear layers
+    relu_after_fc: bool = False  # after the decoder's linear layer
+    kernel: int = 4  # of the convolutions: 4 with padding 1, or 5 with padding 2
+    batch_norm: bool = False  # after each convolution but the decoder's last
+    last_kernel: int = 1  # of the decoder's last convolution, which has stride 1; odd
 
     def activation(self, width: int) -> list[nn.Module]:
         """The layers that follow a convolution to ``width`` channels."""
@@ -90,35 +79,25 @@ class ConvEncoder(nn.Module):
         return features if self.fc is None else self.fc(features)
 
 
-class ConvDecoder(Decoder):
+def conv_decoder(layout: Layout, channels: int, latent_dim: int, output: nn.Module) -> Decoder:
     """Codes ``(B, n)`` to images ``(B, channels, S, S)``."""
-
-    def __init__(self, layout: Layout, channels: int, latent_dim: int, output: nn.Module):
-        super().__init__(output)
-        widths, kernel, last = layout.decoder_widths, layout.kernel, layout.last_kernel
-        self.first_size = layout.image_size // 2 ** (len(widths) - 1)  # height and width of the first feature map
-        layers: list[nn.Module] = []
-        if layout.convolutional_code:
-            self.fc = None
-            layers += [nn.ConvTranspose2d(latent_dim, widths[0], 2), nn.ReLU(inplace=True)]
-        else:
-            self.fc = nn.Linear(latent_dim, widths[0] * self.first_size**2)
-            if layout.relu_after_fc:
-                layers.append(nn.ReLU())  # not in place: the feature map is a view, whose gradient would be copied
-        for inputs, outputs in pairwise(widths):
-            # An odd kernel fits two input sizes; the output padding chooses the one that doubles.
-            padding, output_padding = (kernel - 1) // 2, kernel % 2
-            layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, 2, padding, output_padding))
-            layers += layout.activation(outputs)
-        if layout.convolutional_code:
-            layers.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
-        else:
-            layers.append(nn.ConvTranspose2d(widths[-1], channels, last, padding=last // 2))
-        self.dcnn = nn.Sequential(*layers)
-
-    def logits(self, z: Tensor) -> Tensor:
-        if self.fc is None:
-            features = z[:, :, None, None]
-        else:
-            features = self.fc(z).unflatten(1, (-1, self.first_size, self.first_size))
-        return full_precision(self.dcnn(features))
+    widths, kernel, last = layout.decoder_widths, layout.kernel, layout.last_kernel
+    size = layout.image_size // 2 ** (len(widths) - 1)  # height and width of the first feature map
+    layers: list[nn.Module] = []
+    start: dict[str, nn.Module]
+    if layout.convolutional_code:
+        start = {"image": nn.Unflatten(1, (latent_dim, 1, 1))}
+        layers += [nn.ConvTranspose2d(latent_dim, widths[0], 2), nn.ReLU(inplace=True)]
+    else:
+        start = {"fc": nn.Linear(latent_dim, widths[0] * size**2), "image": nn.Unflatten(1, (widths[0], size, size))}
+        if layout.relu_after_fc:
+            layers.append(nn.ReLU())  # not in place: the feature map is a view, whose gradient would be copied
+    for inputs, outputs in pairwise(widths):
+        # An odd kernel fits two input sizes; the output padding chooses the one that doubles.
+        layers.append(nn.ConvTranspose2d(inputs, outputs, kernel, 2, (kernel - 1) // 2, kernel % 2))
+        layers += layout.activation(outputs)
+    if layout.convolutional_code:
+        layers.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
+    else:
+        layers.append(nn.ConvTranspose2d(widths[-1], channels, last, padding=last // 2))
+    return Decoder(output, **start, dcnn=nn.Sequential(*layers))

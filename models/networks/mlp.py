@@ -3,9 +3,9 @@
 import math
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
-from models.networks.base import Decoder, full_precision
+from models.networks.base import Decoder, named
 
 HIDDEN_WIDTH = 400  # of the networks for images, as in InfoCatVAE (arXiv 1806.08240)
 
@@ -18,48 +18,23 @@ def fully_connected(widths: tuple[int, ...], activation: type[nn.Module] = nn.Ta
     return nn.Sequential(*layers[:-1])
 
 
-class VectorEncoder(nn.Module):
-    """Vectors ``(B, features)`` to ``(B, code_width)``: linear layers with tanh between them."""
-
-    def __init__(self, hidden_widths: tuple[int, ...], features: int, code_width: int):
-        super().__init__()
-        self.layers = fully_connected((features, *hidden_widths, code_width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+def vector_networks(
+    hidden_widths: tuple[int, ...], features: int, code_width: int, latent_dim: int, output: nn.Module
+) -> tuple[nn.Module, Decoder]:
+    """Of vectors ``(B, features)``: linear layers with tanh between them; the decoder has the widths in reverse."""
+    encoder = named(layers=fully_connected((features, *hidden_widths, code_width)))
+    return encoder, Decoder(output, layers=fully_connected((latent_dim, *reversed(hidden_widths), features)))
 
 
-class VectorDecoder(Decoder):
-    """Codes ``(B, n)`` to vectors ``(B, features)``: the encoder's widths in reverse."""
+def image_networks(
+    pixels: tuple[int, int, int], code_width: int, latent_dim: int, output: nn.Module, dropout: float
+) -> tuple[nn.Module, Decoder]:
+    """Of images ``(B, C, S, S)`` of the shape ``pixels`` = (C, S, S), each through one hidden layer."""
 
-    def __init__(self, hidden_widths: tuple[int, ...], features: int, latent_dim: int, output: nn.Module):
-        super().__init__(output)
-        self.layers = fully_connected((latent_dim, *reversed(hidden_widths), features))
+    def hidden(inputs: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(inputs, HIDDEN_WIDTH), nn.Dropout(dropout), nn.ReLU())
 
-    def logits(self, z: Tensor) -> Tensor:
-        return full_precision(self.layers(z))
-
-
-class ImageMLPEncoder(nn.Module):
-    """Images ``(B, C, S, S)`` of the shape ``pixels`` = (C, S, S) to ``(B, code_width)`` through one hidden layer."""
-
-    def __init__(self, pixels: tuple[int, int, int], code_width: int, dropout: float):
-        super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(math.prod(pixels), HIDDEN_WIDTH), nn.Dropout(dropout), nn.ReLU())
-        self.fc = nn.Linear(HIDDEN_WIDTH, code_width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.hidden(x.flatten(1)))
-
-
-class ImageMLPDecoder(Decoder):
-    """Codes ``(B, n)`` to images ``(B, C, S, S)`` through one hidden layer."""
-
-    def __init__(self, pixels: tuple[int, int, int], latent_dim: int, output: nn.Module, dropout: float):
-        super().__init__(output)
-        self.pixels = pixels
-        self.hidden = nn.Sequential(nn.Linear(latent_dim, HIDDEN_WIDTH), nn.Dropout(dropout), nn.ReLU())
-        self.fc = nn.Linear(HIDDEN_WIDTH, math.prod(pixels))
-
-    def logits(self, z: Tensor) -> Tensor:
-        return full_precision(self.fc(self.hidden(z))).unflatten(1, self.pixels)
+    size = math.prod(pixels)
+    encoder = named(flatten=nn.Flatten(), hidden=hidden(size), fc=nn.Linear(HIDDEN_WIDTH, code_width))
+    fc = {"hidden": hidden(latent_dim), "fc": nn.Linear(HIDDEN_WIDTH, size)}
+    return encoder, Decoder(output, **fc, image=nn.Unflatten(1, pixels))

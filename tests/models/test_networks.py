@@ -103,7 +103,7 @@ def test_one_more_convolution_for_each_doubling_of_the_image(family, size, encod
         x = torch.empty(1, 3, size, size)
         found = [layer.out_channels for layer in encoder.dcnn if isinstance(layer, torch.nn.Conv2d)]
         assert tuple(found) == encoder_widths
-        assert decoder.fc.out_features == 1024 * decoder.first_size**2 and 6 <= decoder.first_size <= 15
+        assert decoder.fc.out_features in [1024 * first_size**2 for first_size in range(6, 16)]
         assert encoder(x).shape == (1, 5) and decoder(encoder(x)).shape == x.shape
 
 
