@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -18,8 +19,9 @@ import torch
 import data
 from data.base import Dataset
 from experiments import fid_features as features
-from experiments.plan import Plan, Training, as_words, hash_of, make_plan
-from experiments.results import CellOf, collect, read_cell
+from experiments.plan import Plan, as_words, hash_of, make_plan
+from experiments.results import collect, read_cells
+from experiments.run import RunConfig
 from experiments.runner import Runner
 from experiments.tables import FULL_EPOCHS, TABLES
 from utils import cli, devices, loop
@@ -29,16 +31,11 @@ TIMED_STEPS = 3  # of the estimate of --dry-run
 PLACES = {"data_path", "checkpoint", "save_path", "inception_weights", "jobs"}  # change no number
 MODES = {"tables", "dry_run", "commands", "group", "from_cells", "html"}
 MANY_MACHINES = """\
-tables beyond one machine:
-  --commands prints one command per line. Each trains one group and evaluates its cells, needs none of the others, and
-  goes on where it stopped when it is given again. All of them write to the same --checkpoint and --save-path.
-
+tables beyond one machine (docs/evaluation.md):
     python reproduce.py latent-dim --gpu --commands > commands.txt
     parallel -j 4 < commands.txt                                                  GNU parallel (add --jobs 4 above)
     sbatch --array=1-$(wc -l < commands.txt) --gpus=1 --wrap 'sed -n ${SLURM_ARRAY_TASK_ID}p commands.txt | sh'
     python reproduce.py latent-dim --gpu                                          collects, runs what is missing
-
-  --from DIR makes the report of the cells in DIR (<save-path>/reproduce/cells, or a copy of it) and runs nothing.
 """
 
 
@@ -51,29 +48,27 @@ def make_parser() -> cli.Parser:
     parser.set_defaults(dataset=None)
     group = parser.add_argument_group("budget")
     group.add_argument("--seeds", type=cli.positive, default=1, metavar="S", help="seeds, from --seed on: mean ± std")
-    group.add_argument("--epochs", type=cli.positive, default=FULL_EPOCHS, metavar="E",
-                       help="of training; other trainings are scaled by the same factor")  # fmt: skip
+    text = "of training; other trainings are scaled by the same factor"
+    group.add_argument("--epochs", type=cli.positive, default=FULL_EPOCHS, metavar="E", help=text)
     group.add_argument("--jobs", type=cli.positive, default=1, metavar="J", help="groups side by side on this machine")
-    group = cli.add_run(parser, batch_size=32)
-    group.add_argument("--precision", choices=list(devices.PRECISIONS), default="fp32",
-                       help="of the trainings; the table names it")  # fmt: skip
+    text = "of the trainings; the table names it"
+    cli.add_run(parser, 32).add_argument("--precision", choices=list(devices.PRECISIONS), default="fp32", help=text)
     group = parser.add_argument_group("metrics")
-    group.add_argument("--features", choices=("inception", "classifier", "none"),
-                       help="of FID (default: classifier, hence FID_cls, where the data set has labels, else "
-                       "inception); none: no FID")  # fmt: skip
+    text = "of FID (default: classifier, hence FID_cls, where the data set has labels, else inception); none: no FID"
+    group.add_argument("--features", choices=("inception", "classifier", "none"), help=text)
     group.add_argument("--inception-weights", metavar="FILE", help="of FID's network (default: downloaded)")
-    group.add_argument(
-        "--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples of each sampler"
-    )
+    text = "samples of each sampler"
+    group.add_argument("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help=text)
     group = parser.add_argument_group("what is done").add_mutually_exclusive_group()
     group.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time; run nothing")
     group.add_argument("--commands", action="store_true", help="print one command per line, see below; run nothing")
     group.add_argument("--group", metavar="NAME", help="run one group of the plan, as the lines of --commands do")
-    group.add_argument("--from", dest="from_cells", metavar="DIR", help="report the cells in DIR; run nothing")
+    text = "report the cells in DIR (<save-path>/reproduce/cells, or a copy of it); run nothing"
+    group.add_argument("--from", dest="from_cells", metavar="DIR", help=text)
     group = parser.add_argument_group("files")
     group.add_argument("--checkpoint", default="./checkpoint", metavar="DIR", help="folder of the checkpoints")
-    group.add_argument("--save-path", default="./results", metavar="DIR",
-                       help="tables and figures go to DIR/reproduce/<table>")  # fmt: skip
+    text = "tables and figures go to DIR/reproduce/<table>"
+    group.add_argument("--save-path", default="./results", metavar="DIR", help=text)
     group.add_argument("--html", metavar="FILE", help="also write all tables as one page that needs no network")
     return parser
 
@@ -91,21 +86,19 @@ def print_commands(plan: Plan, runner: Runner, args: argparse.Namespace) -> None
         check_before(plan, runner, args)
     groups = [group for group in plan.groups.values() if runner.missing(group)]
     for group in groups:
-        words = command_line(args, plan.tables_of(group), set(), group=group.name)
+        words = command_line(args, args.tables, set(), group=group.name)
         print(shlex.join([sys.executable, sys.argv[0], *words]))
     print(f"{len(groups)} commands; afterwards the same call without --commands reports", file=sys.stderr)
 
 
-def epoch_seconds(training: Training, args: argparse.Namespace) -> float:
+def epoch_seconds(config: RunConfig, gpu: bool) -> float:
     """Seconds of an epoch of a training, from a few steps on random images."""
-    config, device = training.run, devices.choose(args.gpu)
+    device = devices.choose(gpu)
     size = config.train_size or data.DATASETS[config.dataset].train_size or len(config.load_data("train"))
     model = devices.prepare(config.build_model(), device)
-    optimizer = loop.make_optimizer(model, config.lr)
     shape = (TIMED_STEPS * config.batch_size, config.channels, config.image_size, config.image_size)
     noise = Dataset(torch.randint(256, shape, dtype=torch.uint8)).to(device)
-    step = loop.Step(model, optimizer, noise, eager=True)
-
+    step = loop.Step(model, loop.make_optimizer(model, config.lr), noise, eager=True)
     for epoch in (1, 2):  # the first one warms up
         started = time.monotonic()
         *_, totals = loop.epoch(step, config.batch_size, 0, epoch)
@@ -116,24 +109,22 @@ def epoch_seconds(training: Training, args: argparse.Namespace) -> float:
 def describe(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
     """The plan, one line for each training and what is evaluated of it, and how long it may take."""
     total, tasks = 0.0, 0
-    known = [cell["seconds"] for file in (runner.folder / "cells").glob("*.json") if (cell := read_cell(file))]
     rates: dict[str, float] = {}  # seconds of an epoch by model and data: timed once
     for group in plan.groups.values():
         missing = len(runner.missing(group))
         tasks += missing
-        done = f"{len(group.tasks) - missing} of {len(group.tasks)} cells done"
-        training = group.training
-        if training is None:
-            print(f"{group.name}  {', '.join(' '.join(task.command) for task in group.tasks.values())}  {done}")
-            continue
-        text = "trained"
-        if missing and (remaining := args.epochs - runner.finished_epochs(group, training)) > 0:
-            kind = hash_of(training.config["model"] | training.config["data"])
-            if kind not in rates:
-                rates[kind] = epoch_seconds(training, args)
-            total += rates[kind] * remaining
-            text = f"train {remaining} epochs, {duration(rates[kind] * remaining)}"
-        print(f"{group.name}  {text}  {done}\n    {' '.join(training.command)}")
+        text, commands = "", [task.command for task in group.tasks.values()]
+        if training := group.training:
+            text, commands = "trained  ", [training.command]
+            if missing and (remaining := args.epochs - runner.finished_epochs(group, training)) > 0:
+                kind = hash_of(training.config["model"] | training.config["data"])
+                if kind not in rates:
+                    rates[kind] = epoch_seconds(training.run, args.gpu)
+                total += rates[kind] * remaining
+                text = f"train {remaining} epochs, {duration(rates[kind] * remaining)}  "
+        print(f"{group.name}  {text}{len(group.tasks) - missing} of {len(group.tasks)} cells done")
+        print(*(f"    {' '.join(command)}" for command in commands), sep="\n")
+    known = [cell["seconds"] for cell in read_cells(runner.cells).values()]
     pace = f"{duration(tasks * sum(known) / len(known))} at the pace of earlier ones" if known else "not timed yet"
     print(
         f"{len(plan.groups)} groups, {tasks} cells to do; training {duration(total / args.jobs)} with --jobs "
@@ -142,9 +133,8 @@ def describe(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
 
 
 def duration(seconds: float) -> str:
-    if seconds > 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.1f} min" if seconds > 90 else f"{seconds:.0f} s"
+    """Hours, minutes and seconds, ``0:01:30``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def check_before(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
@@ -180,16 +170,14 @@ def check_html(path: Path) -> None:
         raise UserError(f"--html {path}: expected a file that can be written")
 
 
-def write_report(plan: Plan, args: argparse.Namespace, cell_of: CellOf, failures: dict[str, str]) -> int:
+def write_report(plan: Plan, args: argparse.Namespace, cells: dict[str, dict], failures: dict[str, str]) -> int:
     """The tables of the plan to files and standard output. Returns the exit status: 1 where cells are missing."""
     from experiments import report
 
     folder = Path(args.save_path) / "reproduce"
     without = PLACES - {"data_path"} if args.dataset == "folder" else PLACES  # whose place is its name
-    commands = {
-        name: shlex.join(["python", "reproduce.py", *command_line(args, [name], without)]) for name in plan.rows
-    }
-    results = collect(plan, args, cell_of, failures, commands)
+    commands = {name: f"python reproduce.py {shlex.join(command_line(args, [name], without))}" for name in plan.rows}
+    results = collect(plan, args, cells, failures, commands)
     for name, result in results.items():
         report.write(folder, name, result)
         print(report.markdown(result))
@@ -202,23 +190,17 @@ def write_report(plan: Plan, args: argparse.Namespace, cell_of: CellOf, failures
     return 1 if failed else 0
 
 
-def report_kept(plan: Plan, args: argparse.Namespace) -> int:
-    """The report of the cells in the folder of ``--from``, by their names. Returns the exit status."""
-    kept = {file.stem: cell for file in sorted(Path(args.from_cells).rglob("*.json")) if (cell := read_cell(file))}
-    if not any(task.key in kept for group in plan.groups.values() for task in group.tasks.values()):
-        raise UserError(
-            f"--from {args.from_cells}: none of its {len(kept)} cells is of this plan (--epochs, --dataset ...)"
-        )
-    return write_report(plan, args, lambda task: kept.get(task.key), {})
-
-
 def main() -> None:
     args = make_parser().parse_args()
     plan = make_plan(args)
     if args.html is not None:
         check_html(Path(args.html))
     if args.from_cells is not None:
-        sys.exit(report_kept(plan, args))
+        kept = read_cells(Path(args.from_cells))
+        if not any(key in kept for group in plan.groups.values() for key in group.tasks):
+            none = f"none of its {len(kept)} cells is of this plan (--epochs, --dataset ...)"
+            raise UserError(f"--from {args.from_cells}: {none}")
+        sys.exit(write_report(plan, args, kept, {}))
     if args.group is not None:  # a line of --commands: no report
         if args.group not in plan.groups:
             raise UserError(f"--group {args.group}: not in this plan: give the flags that --commands printed with it")
@@ -231,10 +213,10 @@ def main() -> None:
     check_before(plan, runner, args)
     runner.run_all()
     if args.group is None:
-        sys.exit(write_report(plan, args, runner.result, runner.failures))
+        sys.exit(write_report(plan, args, read_cells(runner.cells), runner.failures))
     group = plan.groups[args.group]
     missing = len(runner.missing(group))
-    print(f"{group.name}: {len(group.tasks) - missing} of {len(group.tasks)} cells done, in {runner.folder / 'cells'}")
+    print(f"{group.name}: {len(group.tasks) - missing} of {len(group.tasks)} cells done, in {runner.cells}")
     sys.exit(1 if missing else 0)
 
 

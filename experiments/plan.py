@@ -63,10 +63,6 @@ class Plan:
     groups: dict[str, Group] = field(default_factory=dict)
     rows: dict[str, list[tuple[Row, list[tuple[Group, Task]]]]] = field(default_factory=dict)
 
-    def tables_of(self, group: Group) -> list[str]:
-        """Names of the tables that show a group."""
-        return [name for name, rows in self.rows.items() if any(group is pair[0] for row in rows for pair in row[1])]
-
 
 def as_flags(values: Flags) -> Flags:
     """``{"linear_layers": 4, "vae": False}`` as ``{"--linear-layers": 4}``: None and False are left out."""

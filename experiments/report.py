@@ -33,7 +33,7 @@ def texts_of(result: Result) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table; a metric that no line has (no prior, say) is left out unless cells failed."""
     failed = any(line.failures for line in result.lines)
     header, columns = ["model"], [[line.row.label for line in result.lines]]
-    for name in filter(result.shows, result.table.columns):
+    for name in result.columns():
         metric = result.metric(name)
         if not failed and not any(line.values(metric) for line in result.lines):
             continue
@@ -49,7 +49,7 @@ def claims(result: Result) -> list[str]:
     """What the published table shows, checked against ours: one sentence each."""
     sentences = []
     for kind, name in result.table.claims:
-        if not result.shows(name):
+        if name not in result.columns():
             continue
         metric = result.metric(name)
         title = column_of(metric).title
@@ -58,11 +58,8 @@ def claims(result: Result) -> list[str]:
             continue
         means = [line.mean(metric) for line in result.lines]
         steps = [b - a for a, b in pairwise(means)]
-        holds = {
-            "inside": 0 < means.index(min(means)) < len(means) - 1,
-            "falls": max(steps) < 0,
-            "rises": min(steps) > 0,
-        }[kind]
+        inside = 0 < means.index(min(means)) < len(means) - 1
+        holds = {"inside": inside, "falls": max(steps) < 0, "rises": min(steps) > 0}[kind]
         sentence = f"{title} has its best value in between" if kind == "inside" else f"{title} {kind} from row to row"
         verdict = "as published" if holds else f"NOT found here, after {result.budget['epochs']} epochs"
         shown = ", ".join(f"{line.row.label}: {mean:.4g}" for line, mean in zip(result.lines, means, strict=True))
@@ -73,11 +70,12 @@ def claims(result: Result) -> list[str]:
 def provenance(cells: list[dict]) -> str:
     """Devices, versions and dates of cells in a sentence."""
     known = [cell["provenance"] for cell in cells if "provenance" in cell]
-    parts = sorted({f"{each['device_name']} ({each['device']}, {each['threads']} threads)" for each in known})
-    parts += sorted({f"Python {each['python']}, torch {each['torch']}" for each in known})
+    parts = sorted({"{device_name} ({device}, {threads} threads)".format(**each) for each in known})
+    parts += sorted({"Python {python}, torch {torch}".format(**each) for each in known})
     if known:
+        dates = [each["date"] for each in known]
         parts.append("commit " + ", ".join(sorted({each["commit"] for each in known})))
-        parts.append(" to ".join(dict.fromkeys(pick(each["date"] for each in known) for pick in (min, max))))
+        parts.append(" to ".join(sorted({min(dates), max(dates)})))
     if len(known) < len(cells):
         parts.append(f"{len(cells) - len(known)} cells of an earlier version, which do not name their device")
     return "; ".join(parts)
@@ -89,20 +87,21 @@ def about(result: Result) -> list[str]:
     seeds = ", ".join(map(str, budget["seeds"])) + (" (mean ± standard deviation)" if len(budget["seeds"]) > 1 else "")
     sentences = [
         f"Data: {result.dataset or 'as the rows say'}. Epochs of training: {budget['epochs']}, {budget['precision']}. "
-        f"Seeds: {seeds}. Command: `{budget['command']}`.",
-        f"Made on: {provenance(cells)}." if cells else "",
+        f"Seeds: {seeds}. Command: `{budget['command']}`."
     ]
-    if any(name.startswith(("fid_", "kid_")) for name in filter(result.shows, result.table.columns)):
+    if cells:
+        sentences.append(f"Made on: {provenance(cells)}.")
+    if any(name.startswith(("fid_", "kid_")) for name in result.columns()):
         kind = "FID by the standard Inception features"
         if result.suffix:
             accuracy = max((cell["metrics"].get("classifier_accuracy") or 0 for cell in cells), default=0)
-            kind = "FID_cls by the features of a classifier of this data set"
-            kind += f" (test accuracy {accuracy:.4f})" if accuracy else ""
-            kind += ": not comparable with a published FID, but in its order"
+            known = f" (test accuracy {accuracy:.4f})" if accuracy else ""
+            kind = f"FID_cls by the features of a classifier of this data set{known}: not comparable with a published "
+            kind += "FID, but in its order"
         sentences.append(f"{kind}; {budget['fid_samples']:,} samples against the test images.")
     if result.table.published and result.dataset != result.table.dataset:
         sentences.append(f"The published numbers are of {result.table.dataset} and so not shown beside these.")
-    return [sentence for sentence in sentences if sentence]
+    return sentences
 
 
 def markdown(result: Result) -> str:
@@ -124,8 +123,7 @@ def origins(line: Line) -> list[dict]:
 
 def write(folder: Path, name: str, result: Result) -> None:
     """``<folder>/<name>.md``, ``.png`` and ``.json``."""
-    with files.replacing(folder / f"{name}.md") as temporary:
-        temporary.write_text(markdown(result))
+    files.write_text(folder / f"{name}.md", markdown(result))
     plots.save_figure(folder / f"{name}.png", table_figure.draw(result))
     rows = []
     for line in result.lines:
@@ -142,13 +140,12 @@ def write_html(path: Path, results: dict[str, Result], folder: Path) -> None:
     sections = []
     for name, result in results.items():
         header, rows = texts_of(result)
-        details = [
-            json.dumps(origins(line), indent=1, ensure_ascii=False) if line.cells else "" for line in result.lines
+        lines = [
+            (line.row.x, row, json.dumps(origins(line), indent=1, ensure_ascii=False) if line.cells else "")
+            for line, row in zip(result.lines, rows, strict=True)
         ]
         picture = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
         section = {"name": name, "title": result.table.title, "about": about(result), "claims": claims(result)}
-        lines = zip([line.row.x for line in result.lines], rows, details, strict=True)
-        sections.append(section | {"header": header, "rows": list(lines), "picture": picture})
+        sections.append(section | {"header": header, "rows": lines, "picture": picture})
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text())
-    with files.replacing(path) as temporary:
-        temporary.write_text(template.render(sections=sections))
+    files.write_text(path, template.render(sections=sections))

@@ -3,14 +3,12 @@
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.plan import Plan, Task, dataset_of, features_of
+from experiments.plan import Plan, dataset_of, features_of
 from experiments.tables import TABLES, Row, Table
 
-CellOf = Callable[[Task], dict | None]  # the result of a task, None where there is none
 SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and KID's names, by their features
 
 
@@ -25,9 +23,14 @@ def read_cell(file: Path) -> dict | None:
     return cell if complete and all(isinstance(value, int | float) for value in cell["metrics"].values()) else None
 
 
+def read_cells(folder: Path) -> dict[str, dict]:
+    """The results in a folder and those below it, by task key."""
+    return {file.stem: cell for file in sorted(folder.rglob("*.json")) if (cell := read_cell(file))}
+
+
 @dataclass
 class Line:
-    """A row of a table with its cells, as ``runner.read_cell`` gives them, and a message for each that is missing."""
+    """A row of a table with its cells, as ``read_cell`` gives them, and a message for each that is missing."""
 
     row: Row
     cells: list[dict] = field(default_factory=list)
@@ -65,37 +68,31 @@ class Result:
         """``fid_mvg`` as the features name it: ``fid_cls_mvg``."""
         return column[:3] + (self.suffix or "") + column[3:] if column.startswith(("fid_", "kid_")) else column
 
-    def shows(self, column: str) -> bool:
-        """Whether a column was asked for: with ``--features none`` FID and KID were not."""
-        return self.suffix is not None or not column.startswith(("fid_", "kid_"))
+    def columns(self) -> list[str]:
+        """The columns that were asked for: with ``--features none`` not FID and KID."""
+        left_out = ("fid_", "kid_") if self.suffix is None else ()
+        return [name for name in self.table.columns if not name.startswith(left_out)]
 
     def published(self, column: str) -> tuple[float | None, ...]:
         """The published number of each row; empty where there are none, or another data set was used."""
         return self.table.published.get(column, ()) if self.dataset == self.table.dataset else ()
 
 
-def collect(plan: Plan, args: argparse.Namespace, cell_of: CellOf,
-            failures: dict[str, str], commands: dict[str, str]) -> dict[str, Result]:  # fmt: skip
-    """The numbers of each table of the plan.
-
-    Args:
-        failures: why, by task key or group name.
-        commands: that make each table.
-    """
+def collect(
+    plan: Plan, args: argparse.Namespace, cells: dict[str, dict], failures: dict[str, str], commands: dict[str, str]
+) -> dict[str, Result]:
+    """The numbers of each table of the plan; ``failures``: why, by task key or group name; ``commands``: by table."""
     results = {}
     for name, rows in plan.rows.items():
         dataset = dataset_of(args, TABLES[name])
-        suffix = SUFFIXES[features_of(args, dataset)] if dataset else ""
         lines = []
         for row, pairs in rows:
-            line = Line(row)
-            for group, task in pairs:
-                if cell := cell_of(task):
-                    line.cells.append(cell)
-                else:
-                    line.failures.append(failures.get(task.key) or failures.get(group.name) or "not run")
-            lines.append(line)
+            found = [cells[task.key] for _, task in pairs if task.key in cells]
+            missing = [(group.name, task.key) for group, task in pairs if task.key not in cells]
+            reasons = [failures.get(key) or failures.get(group) or "not run" for group, key in missing]
+            lines.append(Line(row, found, reasons))
         budget = {key: getattr(args, key) for key in ("epochs", "precision", "fid_samples")}
         budget |= {"seeds": list(range(args.seed, args.seed + args.seeds)), "command": commands[name]}
+        suffix = SUFFIXES[features_of(args, dataset)] if dataset else ""
         results[name] = Result(TABLES[name], dataset, suffix, lines, budget)
     return results

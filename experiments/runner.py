@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,6 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that plan.py gives to checkpoints
-OF_CHECKPOINTS = ("evaluate.py", "classification.py", "isometry.py")  # the scripts with a --checkpoint
 
 
 class Failed(Exception):
@@ -39,9 +38,8 @@ def machine(gpu: bool) -> dict[str, str]:
     cuda = gpu and torch.cuda.is_available()
     name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
     if not cuda:
-        with suppress(OSError, StopIteration):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        with suppress(OSError, IndexError):  # not Linux, or a processor without a name
+            name = re.findall(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0]
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -71,18 +69,16 @@ class Runner:
     def __init__(self, plan: Plan, args: argparse.Namespace):
         self.args, self.groups = args, list(plan.groups.values())
         self.folder = Path(args.save_path) / "reproduce"
+        self.cells = self.folder / "cells"
         self.threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // args.jobs)))
         self.children: set[subprocess.Popen] = set()
         self.stopping = threading.Event()
         self.failures: dict[str, str] = {}
         self.trained = trained_before(Path(args.checkpoint), self.groups)
 
-    def result(self, task: Task) -> dict | None:
-        """The cell of a finished task. A damaged file counts as none."""
-        return read_cell(self.folder / "cells" / f"{task.key}.json")
-
     def missing(self, group: Group) -> list[Task]:
-        return [task for task in group.tasks.values() if self.result(task) is None]
+        """The tasks without a cell. A damaged file counts as none."""
+        return [task for key, task in group.tasks.items() if read_cell(self.cells / f"{key}.json") is None]
 
     def checkpoint_of(self, group: Group, training: Training) -> tuple[Path, bool]:
         """The group's checkpoint, or an equal one that was finished when this process began, and whether it is that."""
@@ -100,12 +96,10 @@ class Runner:
     def run_all(self) -> None:
         """Run every group. A signal that ends this process ends the scripts too; what they saved is kept."""
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        with (
-            ThreadPoolExecutor(self.args.jobs) as pool,
-            tqdm(total=sum(len(group.tasks) for group in self.groups), desc="cells", disable=None) as bar,
-        ):
+        with ThreadPoolExecutor(self.args.jobs) as pool:
             try:
-                for future in [pool.submit(self.run_group, group, bar) for group in self.groups]:
+                futures = [pool.submit(self.run_group, group) for group in self.groups]
+                for future in tqdm(as_completed(futures), total=len(futures), desc="groups", disable=None):
                     future.result()
             except BaseException:
                 self.stopping.set()
@@ -115,9 +109,8 @@ class Runner:
                 print("interrupted: the same command continues where it stopped", file=sys.stderr)
                 raise
 
-    def run_group(self, group: Group, bar: tqdm) -> None:
+    def run_group(self, group: Group) -> None:
         """Train, then evaluate what is missing; a failure is recorded and stops no other group."""
-        bar.update(len(group.tasks) - len(self.missing(group)))
         if not self.missing(group):
             return
         try:
@@ -131,10 +124,8 @@ class Runner:
                         self.evaluate(group, task, lock)
                     except Failed as reason:
                         self.failures[task.key] = str(reason)
-                    bar.update()
         except Failed as reason:
             self.failures[group.name] = str(reason)
-            bar.update(len(self.missing(group)))
 
     def check_stopping(self) -> None:
         if self.stopping.is_set():
@@ -151,9 +142,8 @@ class Runner:
         work = self.folder / "work" / task.key
         command = [*task.command, "--save-path", str(work)]
         if group.training:
-            command += ["--model-name", self.checkpoint_of(group, group.training)[0].name]
-        if task.command[0] in OF_CHECKPOINTS:
-            command += ["--checkpoint", self.args.checkpoint]
+            name = self.checkpoint_of(group, group.training)[0].name
+            command += ["--model-name", name, "--checkpoint", self.args.checkpoint]
         started = time.monotonic()
         self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
         # An earlier call may have left the file of the same training under another name.
@@ -162,20 +152,18 @@ class Runner:
         row = content[-1] if isinstance(content, list) else content["runs"][-1]
         if task.features not in ("", "none") and task.features not in row["features"]:
             raise Failed(f"no {task.features} features; give --inception-weights FILE or --features classifier")
-        result = {"config": task.config, "command": command, "seconds": time.monotonic() - started}
-        result["training_command"] = group.training.command if group.training else []
-        result["metrics"] = {
-            task.rename.get(key, key): value
-            for key, value in row.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
+        numbers = {key: value for key, value in row.items() if type(value) in (int, float)}  # no switches
+        made = {"seed": task.config["flags"]["--seed"], "threads": self.threads, "date": time.strftime("%Y-%m-%d")}
+        made["precision"] = group.training.run.precision if group.training else "fp32"
+        result = {
+            "config": task.config,
+            "command": command,
+            "seconds": time.monotonic() - started,
+            "training_command": group.training.command if group.training else [],
+            "metrics": {task.rename.get(key, key): value for key, value in numbers.items()},
+            "provenance": machine(self.args.gpu) | made,
         }
-        result["provenance"] = machine(self.args.gpu) | {
-            "seed": task.config["flags"]["--seed"],
-            "threads": self.threads,
-            "precision": group.training.run.precision if group.training else "fp32",
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        files.write_json(self.folder / "cells" / f"{task.key}.json", result)
+        files.write_json(self.cells / f"{task.key}.json", result)
 
     def call(self, command: list[str], name: str, lock: int) -> None:
         """A script in a process of its own, its output in logs/. Raises Failed."""
