@@ -30,18 +30,11 @@ from utils.errors import UserError
 TIMED_STEPS = 3  # of the estimate of --dry-run
 PLACES = {"data_path", "checkpoint", "save_path", "inception_weights", "jobs"}  # change no number
 MODES = {"tables", "dry_run", "commands", "group", "from_cells", "html"}
-MANY_MACHINES = """\
-tables beyond one machine (docs/evaluation.md):
-    python reproduce.py latent-dim --gpu --commands > commands.txt
-    parallel -j 4 < commands.txt                                                  GNU parallel (add --jobs 4 above)
-    sbatch --array=1-$(wc -l < commands.txt) --gpus=1 --wrap 'sed -n ${SLURM_ARRAY_TASK_ID}p commands.txt | sh'
-    python reproduce.py latent-dim --gpu                                          collects, runs what is missing
-"""
 
 
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__.splitlines()[0])
-    parser.epilog = MANY_MACHINES
+    parser.epilog = "Tables beyond one machine, with GNU parallel or Slurm: docs/evaluation.md."
     titles = "; ".join(f"{name}: {table.title}" for name, table in TABLES.items())
     parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], metavar="TABLE", help=f"{titles}; all: all")
     cli.add_data(parser, data.DATASETS)
@@ -61,7 +54,7 @@ def make_parser() -> cli.Parser:
     group.add_argument("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help=text)
     group = parser.add_argument_group("what is done").add_mutually_exclusive_group()
     group.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time; run nothing")
-    group.add_argument("--commands", action="store_true", help="print one command per line, see below; run nothing")
+    group.add_argument("--commands", action="store_true", help="print one independent command per line; run nothing")
     group.add_argument("--group", metavar="NAME", help="run one group of the plan, as the lines of --commands do")
     text = "report the cells in DIR (<save-path>/reproduce/cells, or a copy of it); run nothing"
     group.add_argument("--from", dest="from_cells", metavar="DIR", help=text)
@@ -153,14 +146,13 @@ def check_folder(args: argparse.Namespace, scripts: list[str]) -> None:
     """Raises UserError where a folder has too few test images, or no labels for what needs them."""
     path, images = args.data_path or data.DEFAULT_PATH, (args.image_size, args.channels, args.skip_corrupt)
     train_set, test_set = (
-        data.load("folder", split, path, None, *images, white=args.white) for split in ("train", "test")
+        data.load("folder", part, path, None, *images, white=args.white) for part in ("train", "test")
     )
     if len(test_set) < 2:
         raise UserError(f"--data-path {path}: {len(test_set)} test image: a table needs at least 2; give more images")
     if "classification.py" in scripts and train_set.labels is None:
-        raise UserError(
-            f"--data-path {path}: no labels to classify: give a folder with one sub-folder per class, or other tables"
-        )
+        wanted = "give a folder with one sub-folder per class, or other tables"
+        raise UserError(f"--data-path {path}: no labels to classify: {wanted}")
 
 
 def check_html(path: Path) -> None:

@@ -18,20 +18,13 @@ DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
 
 @dataclass
 class Task:
-    """The evaluation of a cell for one seed.
+    """The evaluation of a cell for one seed."""
 
-    Attributes:
-        key, config: everything that its metrics depend on, and the hash of it, under which its result is kept.
-        command: the script and its flags, without ``--checkpoint``, ``--model-name`` and ``--save-path``.
-        rename: see ``tables.Cell``.
-        features: the kind of features that the result must have, "" where the script has none.
-    """
-
-    key: str
-    config: dict
-    command: list[str]
-    rename: dict[str, str]
-    features: str = ""
+    key: str  # hash of config, under which its result is kept
+    config: dict  # everything that its metrics depend on
+    command: list[str]  # the script and its flags, without --checkpoint, --model-name and --save-path
+    rename: dict[str, str]  # see tables.Cell
+    features: str = ""  # the kind of features that the result must have, "" where the script has none
 
 
 @dataclass
@@ -46,12 +39,9 @@ class Training:
 
 @dataclass
 class Group:
-    """A training, or none, and the tasks that need it: what one process can do independently of the other groups.
+    """A training, or none, and the tasks that need it: what one process can do independently of the other groups."""
 
-    ``name`` is that of the checkpoint or, without a training, the key of the task.
-    """
-
-    name: str
+    name: str  # of the checkpoint or, without a training, the key of the task
     training: Training | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
 
@@ -84,10 +74,9 @@ def hash_of(content: dict) -> str:
 
 
 def configuration(run: RunConfig, epochs: int) -> dict:
-    """Everything that the result of a training depends on; its hash is part of the names of cells and checkpoints.
+    """Everything that the result of a training depends on, in the layout of format 1: cells and checkpoints keep names.
 
-    The place of the data does not count, except for a folder of the user's own, which has no other name. The layout is
-    that of checkpoint format 1, so that cells made with it keep their keys.
+    The place of the data does not count, except for a folder of the user's own, which has no other name.
     """
     sizes = {"architecture": run.architecture, "channels": run.channels, "latent_dim": run.latent_dim}
     same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
@@ -109,11 +98,7 @@ def run_of(flags: Flags) -> RunConfig:
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """What the tables of the command line need, each training and each evaluation once.
-
-    Raises:
-        UserError: a table that cannot be made of ``--dataset``, or a flag that a model of the table cannot have.
-    """
+    """What the tables need, each training and evaluation once. Raises UserError for what ``--dataset`` cannot have."""
     plan = Plan()
     for name in list(TABLES) if "all" in args.tables else dict.fromkeys(args.tables):
         table = TABLES[name]
@@ -153,13 +138,12 @@ def data_flags(args: argparse.Namespace, dataset: str | None) -> Flags:
 def unsuitable(table: Table, dataset: str | None) -> str:
     """Why a table cannot be made of a data set; "" where it can, as far as is known before loading it."""
     cells = [cell for row in table.rows for cell in row.cells if cell.script == "classification.py"]
-    size = max((cell.flags.get("train_size", 1) for cell in cells), default=0)
-    if size == 0 or dataset is None:
+    if not cells or dataset is None:
         return ""
-    info = DATASETS[dataset]
+    info, size = DATASETS[dataset], max(cell.flags["train_size"] for cell in cells)
     if info.labels is False:
         return f"--dataset {dataset} has no labels to classify"
-    if info.train_size is not None and size > info.train_size:
+    if size > (info.train_size or size):
         return f"--dataset {dataset} has {info.train_size:,} labelled training images, {size:,} are used"
     return ""
 

@@ -23,8 +23,7 @@ def number(line: Line, metric: str, seeds: int) -> str:
     if form.endswith("d") and len(values) > 1:
         form = form.replace("d", ".1f")
     text = format(round(values[0]) if form.endswith("d") else line.mean(metric), form)
-    if len(values) > 1:
-        text += f" ± {format(line.std(metric), form)}"
+    text += f" ± {format(line.std(metric), form)}" if len(values) > 1 else ""
     missing = seeds - len(values)
     return text + (f" ({missing} of {seeds} seeds failed)" if missing and line.failures else "")
 

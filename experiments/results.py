@@ -50,19 +50,13 @@ class Line:
 
 @dataclass
 class Result:
-    """A table with its numbers.
-
-    Attributes:
-        dataset: that was used; None where the rows name their own.
-        suffix: of FID's and KID's names; None where they were left out.
-        budget: epochs, precision, seeds, fid_samples and the command that makes the table.
-    """
+    """A table with its numbers."""
 
     table: Table
-    dataset: str | None
-    suffix: str | None
+    dataset: str | None  # that was used; None where the rows name their own
+    suffix: str | None  # of FID's and KID's names; None where they were left out
     lines: list[Line]
-    budget: dict
+    budget: dict  # epochs, precision, seeds, fid_samples and the command that makes the table
 
     def metric(self, column: str) -> str:
         """``fid_mvg`` as the features name it: ``fid_cls_mvg``."""

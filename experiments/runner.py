@@ -118,7 +118,10 @@ class Runner:
             with files.locked(self.folder / "locks" / group.name, self.check_stopping) as lock:
                 tasks = self.missing(group)
                 if tasks and group.training:
-                    self.train(group, group.training, lock)
+                    path, finished = self.checkpoint_of(group, group.training)
+                    command = [*group.training.command, "--model-name", path.name, "--checkpoint", self.args.checkpoint]
+                    if not finished:
+                        self.call([*command, "--resume"] if path.exists() else command, group.name, lock)
                 for task in tasks:
                     try:
                         self.evaluate(group, task, lock)
@@ -130,12 +133,6 @@ class Runner:
     def check_stopping(self) -> None:
         if self.stopping.is_set():
             raise Failed("interrupted")
-
-    def train(self, group: Group, training: Training, lock: int) -> None:
-        path, finished = self.checkpoint_of(group, training)
-        if not finished:
-            command = [*training.command, "--model-name", path.name, "--checkpoint", self.args.checkpoint]
-            self.call([*command, "--resume"] if path.exists() else command, group.name, lock)
 
     def evaluate(self, group: Group, task: Task, lock: int) -> None:
         """Call the script of a task and keep its metrics with everything that tells where they come from."""

@@ -30,14 +30,18 @@ def draw(result: Result) -> "Figure":
     return figure
 
 
+def curve(axis: "Axes", points: list[tuple[float, float, float]], label: str) -> None:
+    """A curve through (x, mean, standard deviation); none without points."""
+    if points:
+        axis.errorbar(*zip(*points, strict=True), marker="o", capsize=3, label=label)
+
+
 def draw_rows(axis: "Axes", result: Result) -> None:
     """A curve for each row through the figure's columns, which stand along a logarithmic axis."""
     places = list(zip(result.table.positions, result.table.figure, strict=False))
     for line in result.lines:
-        known = [(place, line.mean(name), line.std(name)) for place, name in places if line.values(name)]
-        if known:
-            x, y, error = zip(*known, strict=True)
-            axis.errorbar(x, y, error, marker="o", capsize=3, label=line.row.label)
+        points = [(place, line.mean(name), line.std(name)) for place, name in places if line.values(name)]
+        curve(axis, points, line.row.label)
     axis.set(xscale="log", xlabel=result.table.axis)
     if axis.lines:
         axis.legend(fontsize=8)
@@ -53,19 +57,13 @@ def draw_bars(axis: "Axes", result: Result, name: str) -> None:
 
 def draw_series(axis: "Axes", result: Result, name: str) -> None:
     """A curve for each series of rows over their x, and a dashed one through the published numbers."""
-    metric = result.metric(name)
-    published = result.published(name) or (None,) * len(result.lines)
-    numbers = list(zip(result.lines, published, strict=True))
+    metric, published = result.metric(name), result.published(name) or (None,) * len(result.lines)
+    word = "published (Inception)" if name.startswith("fid") else "published"
     for series in dict.fromkeys(line.row.series for line in result.lines):
-        own = [(line.row.x, line.mean(metric), line.std(metric)) for line, _ in numbers
-               if line.row.series == series and line.values(metric)]  # fmt: skip
-        if own:
-            x, y, error = zip(*own, strict=True)
-            label = f"{series} {result.budget['epochs']} epochs".strip()
-            axis.errorbar(x, y, error, marker="o", capsize=3, label=label)
-        known = [(line.row.x, value) for line, value in numbers if line.row.series == series and value is not None]
-        if known:
-            word = "published (Inception)" if name.startswith("fid") else "published"
+        own = [(line, value) for line, value in zip(result.lines, published, strict=True) if line.row.series == series]
+        points = [(line.row.x, line.mean(metric), line.std(metric)) for line, _ in own if line.values(metric)]
+        curve(axis, points, f"{series} {result.budget['epochs']} epochs".strip())
+        if known := [(line.row.x, value) for line, value in own if value is not None]:
             axis.plot(*zip(*known, strict=True), "--x", label=f"{series} {word}".strip())
     axis.set_xlabel(result.table.axis)
     axis.legend(fontsize=8)
