@@ -74,10 +74,7 @@ def hash_of(content: dict) -> str:
 
 
 def configuration(run: RunConfig, epochs: int) -> dict:
-    """Everything that the result of a training depends on, in the layout of format 1: cells and checkpoints keep names.
-
-    The place of the data does not count, except for a folder of the user's own, which has no other name.
-    """
+    """Everything that a result depends on, in the layout of format 1; the place of the data only for a folder's."""
     sizes = {"architecture": run.architecture, "channels": run.channels, "latent_dim": run.latent_dim}
     same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
     images = {"name": run.dataset, "files": run.data_fingerprint} | {key: getattr(run, key) for key in same_name}
@@ -102,22 +99,21 @@ def make_plan(args: argparse.Namespace) -> Plan:
     plan = Plan()
     for name in list(TABLES) if "all" in args.tables else dict.fromkeys(args.tables):
         table = TABLES[name]
-        if reason := unsuitable(table, dataset_of(args, table)):
+        dataset = dataset_of(args, table)
+        if reason := unsuitable(table, dataset):
             if name in args.tables:
                 raise UserError(f"{name}: {reason}")
             print(f"{name} is left out: {reason}", file=sys.stderr)
             continue
-        plan.rows[name] = []
-        for row in table.rows:
-            pairs = []
+        plan.rows[name] = [(row, []) for row in table.rows]
+        for row, pairs in plan.rows[name]:
             for seed in range(args.seed, args.seed + args.seeds):
                 training = plan_training(args, table, row, seed)
                 for cell in row.cells:
-                    task = plan_task(args, dataset_of(args, table), training, cell, seed)
+                    task = plan_task(args, dataset, training, cell, seed)
                     own = f"{training.run.model}-{training.key}" if training else task.key
                     group = plan.groups.setdefault(own, Group(own, training))
                     pairs.append((group, group.tasks.setdefault(task.key, task)))
-            plan.rows[name].append((row, pairs))
     return plan
 
 

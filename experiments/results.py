@@ -4,8 +4,10 @@ import argparse
 import json
 import statistics
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
+from experiments.columns import column_of
 from experiments.plan import Plan, dataset_of, features_of
 from experiments.tables import TABLES, Row, Table
 
@@ -70,6 +72,28 @@ class Result:
     def published(self, column: str) -> tuple[float | None, ...]:
         """The published number of each row; empty where there are none, or another data set was used."""
         return self.table.published.get(column, ()) if self.dataset == self.table.dataset else ()
+
+
+def claims(result: Result) -> list[str]:
+    """What the published table shows, checked against ours: one sentence each."""
+    sentences = []
+    for kind, name in result.table.claims:
+        if name not in result.columns():
+            continue
+        metric = result.metric(name)
+        title = column_of(metric).title
+        if not all(line.values(metric) for line in result.lines):
+            sentences.append(f"{title}: not every row has a number, so the published order cannot be checked.")
+            continue
+        means = [line.mean(metric) for line in result.lines]
+        steps = [b - a for a, b in pairwise(means)]
+        inside = 0 < means.index(min(means)) < len(means) - 1
+        holds = {"inside": inside, "falls": max(steps) < 0, "rises": min(steps) > 0}[kind]
+        sentence = f"{title} has its best value in between" if kind == "inside" else f"{title} {kind} from row to row"
+        verdict = "as published" if holds else f"NOT found here, after {result.budget['epochs']} epochs"
+        shown = ", ".join(f"{line.row.label}: {mean:.4g}" for line, mean in zip(result.lines, means, strict=True))
+        sentences.append(f"{sentence}: {verdict} ({shown}).")
+    return sentences
 
 
 def collect(

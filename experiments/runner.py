@@ -41,11 +41,10 @@ def machine(gpu: bool) -> dict[str, str]:
         with suppress(OSError, IndexError):  # not Linux, or a processor without a name
             name = re.findall(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0]
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without its history
-        commit = "unknown"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "commit": commit}
+    commit = ""
+    with suppress(OSError):  # no git
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "commit": commit or "unknown"}
     return {"device": "cuda" if cuda else "cpu", "device_name": name} | versions
 
 

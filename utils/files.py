@@ -50,30 +50,24 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[i
     is held for as long as the child lives. A file system without locks (some network disks) makes nobody wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(path, "w") as stream:
-            try:
-                if fcntl is not None:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                blocked = False
-            except OSError as error:
-                blocked = isinstance(error, BlockingIOError)
-                if not blocked and error.errno not in NO_LOCKS:
-                    raise
-            if not blocked and lies_at(stream, path):
-                yield stream.fileno()
-                return
-        if blocked:
+    with open(path, "w") as stream:
+        while held_elsewhere(stream):
             waiting()
             time.sleep(0.2)
+        yield stream.fileno()
 
 
-def lies_at(stream: IO, path: Path) -> bool:
-    """Whether an open file is the one at ``path``, which another process may have removed or replaced."""
+def held_elsewhere(stream: IO) -> bool:
+    """Whether another process has the lock of an open file; if not, this one has it now."""
     try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return False
 
 
 def fingerprint(*parts: object) -> str:
