@@ -62,10 +62,8 @@ def as_flags(values: Flags) -> Flags:
 
 def as_words(values: Flags) -> list[str]:
     """``{"linear_layers": 4, "vae": True}`` as ``["--linear-layers", "4", "--vae"]``."""
-    words: list[str] = []
-    for flag, value in as_flags(values).items():
-        words += [flag] if value is True else [flag, str(value)]
-    return words
+    pairs = as_flags(values).items()
+    return [word for flag, value in pairs for word in ([flag] if value is True else [flag, str(value)])]
 
 
 def hash_of(content: dict) -> str:
