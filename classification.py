@@ -21,7 +21,7 @@ import data
 from experiments import evaluation
 from experiments.run import RunConfig
 from experiments.trained import Trained
-from utils import checkpoint, cli, devices, files, plots
+from utils import checkpoint, cli, devices, files, metrics, plots
 from utils.errors import Diverged, UserError
 
 REPORT_EVERY = 10  # epochs between two evaluations of the test accuracy, as in the released code
@@ -30,18 +30,13 @@ ENCODED = 500  # images encoded at a time
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
-    group = parser.add_argument_group("classifier")
-    group.add_argument("--train-size", type=cli.positive, metavar="N", help="labelled training images (default: all)")
-    group.add_argument("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
-    group.add_argument("--lr", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
-    group.add_argument(
-        "--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier"
-    )
-    group.add_argument(
-        "--clusters",
-        action="store_true",
-        help="train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels",
-    )
+    add = parser.add_argument_group("classifier").add_argument
+    add("--train-size", type=cli.positive, metavar="N", help="labelled training images (default: all)")
+    add("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
+    add("--lr", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
+    add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")
+    what = "train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels"
+    add("--clusters", action="store_true", help=what)
     evaluation.add_flags(parser, batch_size=100)
     args = parser.parse_args()
     if args.clusters and (args.supervised or args.train_size):
@@ -54,22 +49,18 @@ def build_head(latent_dim: int, classes: int) -> nn.Sequential:
 
     Source: IRMAE (arXiv 2010.00679), section 4.4 and the released code.
     """
-    layers: list[nn.Module] = []
-    for _ in range(2):
-        layers += [nn.Linear(latent_dim, latent_dim), nn.ReLU(), nn.Dropout(0.5)]
-    return nn.Sequential(*layers, nn.Linear(latent_dim, classes, bias=False))
+    hidden = [layer for _ in range(2) for layer in (nn.Linear(latent_dim, latent_dim), nn.ReLU(), nn.Dropout(0.5))]
+    return nn.Sequential(*hidden, nn.Linear(latent_dim, classes, bias=False))
 
 
 def balanced_subset(labels: Tensor, size: int, seed: int) -> Tensor:
     """Indices ``(size,)`` of a random subset in which the classes are as equally frequent as the data allows."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    shuffled = labels[order]
+    import pandas as pd  # loading it takes long
+
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     # Each image's place among those of its class: taking the lowest places first takes from all classes alike.
-    place = torch.empty_like(order)
-    for label in shuffled.unique():
-        members = (shuffled == label).nonzero().squeeze(1)
-        place[members] = torch.arange(len(members))
+    shuffled = pd.Series(labels[order].numpy())
+    place = torch.from_numpy(shuffled.groupby(shuffled).cumcount().to_numpy())
     return order[torch.argsort(place, stable=True)[:size]]
 
 
@@ -83,42 +74,32 @@ def labels_of(dataset: data.Dataset, name: str) -> Tensor:
     return dataset.labels
 
 
-class Classifier(nn.Module):
-    """A head on codes ``(B, n)``; or, with an encoder, on images, which are made of rows of a data set's store."""
-
-    def __init__(self, head: nn.Module, encoder: nn.Module | None, to_images: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.head, self.encoder, self.to_images = head, encoder, to_images
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(x if self.encoder is None else self.encoder.encode(self.to_images(x)))
-
-
-def fit(args: argparse.Namespace, network: nn.Module, train: tuple, test: tuple) -> dict:
+def fit(args: argparse.Namespace, modules: nn.ModuleList, forward: Callable, train: tuple, test: tuple) -> dict:
     """Train a classifier; its test accuracies.
 
     Args:
+        modules: what is trained; ``forward`` makes logits ``(B, classes)`` of inputs with it.
         train, test: inputs and labels ``(N,)``, on the device.
 
     Returns:
         ``test_accuracy`` after the last epoch, and ``best_test_accuracy`` as the released code reports it: the best of
         those measured every ten epochs, which is selected on the test set.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=args.lr, fused=True)
+    optimizer = torch.optim.Adam(modules.parameters(), lr=args.lr, fused=True)
     inputs, labels = train
 
     @torch.no_grad()
     def accuracy() -> float:
-        network.eval()
+        modules.eval()
         parts = zip(test[0].split(1000), test[1].split(1000), strict=True)
-        return sum(int((network(x).argmax(1) == y).sum()) for x, y in parts) / len(test[1])
+        return sum(int((forward(x).argmax(1) == y).sum()) for x, y in parts) / len(test[1])
 
     measured = []
     bar = tqdm(range(1, args.epochs + 1), "classifier", leave=False, disable=None)
     for epoch in bar:
-        network.train()
+        modules.train()
         for index in torch.randperm(len(labels)).to(labels.device).split(args.batch_size):
-            loss = F.cross_entropy(network(inputs[index]), labels[index])
+            loss = F.cross_entropy(forward(inputs[index]), labels[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -137,12 +118,8 @@ def untrained(args: argparse.Namespace) -> Trained:
         model="ae",
         architecture=described["architecture"],
         latent_dim=args.latent_dim or described["latent_dim"],
-        dataset=args.dataset,
-        image_size=described["image_size"],
-        channels=described["channels"],
-        data_path=args.data_path,
-        skip_corrupt=args.skip_corrupt,
-        white=args.white,
+        **{key: described[key] for key in ("image_size", "channels")},
+        **{key: getattr(args, key) for key in ("dataset", "data_path", "skip_corrupt", "white")},
     )
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     device = devices.choose(args.gpu)
@@ -153,8 +130,6 @@ def untrained(args: argparse.Namespace) -> Trained:
 @torch.no_grad()
 def compare_clusters(args: argparse.Namespace) -> None:
     """Accuracy under the best matching, mutual information and Rand index of the classes found without labels."""
-    from utils import clusters
-
     trained = evaluation.from_args(args)
     dataset = trained.dataset("test")
     labels = labels_of(dataset, args.dataset).numpy()
@@ -162,17 +137,17 @@ def compare_clusters(args: argparse.Namespace) -> None:
     batches = dataset.batches(args.batch_size, trained.device)
     probabilities = torch.cat([model.classify(x).cpu() for x in batches])
     found = probabilities.argmax(dim=1).numpy()
-    counts = clusters.confusion(found, labels, model.num_classes, len(names))
-    numbers = clusters.agreement(found, labels, counts) | {
+    counts = metrics.confusion(found, labels, model.num_classes, len(names))
+    matched = metrics.match(counts)
+    numbers = metrics.agreement(found, labels, counts) | {
         "images": len(labels),
         "clusters_used": int((counts.sum(axis=1) > 0).sum()),
         "mean_confidence": float(probabilities.max(dim=1).values.mean()),
-        "matched_class": {cluster: names[label] for cluster, label in clusters.match(counts).items()},
+        "matched_class": {cluster: names[label] for cluster, label in matched.items()},
         "confusion": counts.tolist(),
     }
-    path = evaluation.output_path(args, "clusters", trained.name)
-    plots.save_figure(path, plots.confusion(counts, names, clusters.match(counts)))
-    files.write_json(path.with_suffix(".json"), trained.summary() | numbers)
+    figure = plots.confusion(counts, names, matched)
+    path = evaluation.save(args, "clusters", [trained.name], figure, trained.summary() | numbers)
     print(
         f"{trained.name} on {args.dataset}: clustering accuracy {numbers['accuracy']:.4f}, NMI "
         f"{numbers['normalized_mutual_information']:.4f}, ARI {numbers['adjusted_rand_index']:.4f} on {len(labels):,} "
@@ -192,16 +167,20 @@ def train_classifier(args: argparse.Namespace) -> None:
         raise UserError(f"--train-size {size}: the training set of {args.dataset} has {len(train_set)} images")
     chosen = balanced_subset(train_labels, size, args.seed)
 
-    device = trained.device
-    head = build_head(trained.model.latent_dim, int(max(train_labels.max(), test_labels.max())) + 1)
-    network = Classifier(head, trained.model if args.supervised else None, train_set.to_images).to(device)
-    inputs = [dataset.store if args.supervised else trained.codes(dataset) for dataset in (train_set, test_set)]
+    model, device = trained.model, trained.device
+    head = build_head(model.latent_dim, int(max(train_labels.max(), test_labels.max())) + 1).to(device)
+    if args.supervised:
+        modules, forward = [head, model], lambda rows: head(model.encode(train_set.to_images(rows)))
+        inputs = [train_set.store, test_set.store]
+    else:
+        modules, forward = [head], head
+        inputs = [trained.codes(train_set), trained.codes(test_set)]
     train = (inputs[0][chosen].to(device), train_labels[chosen].to(device))
-    result = fit(args, network, train, (inputs[1].to(device), test_labels.to(device)))
+    result = fit(args, nn.ModuleList(modules), forward, train, (inputs[1].to(device), test_labels.to(device)))
 
     keys = ("supervised", "seed", "epochs", "batch_size", "lr")
     row = trained.summary() | {"train_size": size} | {key: getattr(args, key) for key in keys}
-    path = evaluation.output_path(args, "classification", trained.name, ".json")
+    path = evaluation.output_path(args, "classification", trained.name, suffix=".json")
     files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
     print(
         f"{trained.name} on {args.dataset}, {size} labels: test accuracy {result['test_accuracy']:.4f} "
@@ -222,10 +201,7 @@ def earlier_runs(path: Path, row: dict) -> list[dict]:
 
 def main() -> None:
     args = parse_arguments()
-    if args.clusters:
-        compare_clusters(args)
-    else:
-        train_classifier(args)
+    (compare_clusters if args.clusters else train_classifier)(args)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ python evaluate.py --dataset mnist --model-name ae irmae vae --features classifi
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,50 +27,22 @@ PAIRS, DELTA = 1000, 0.01  # of isometry.py: pairs of steps, and their length
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
-    group = parser.add_argument_group("metrics")
-    group.add_argument(
-        "--features",
-        nargs="+",
-        choices=("inception", "classifier", "none"),
-        default=["inception"],
-        help="of FID and KID. classifier: a small one trained once on the labelled data set; its distances are called "
-        "FID_cls and KID_cls; none: leave them out",
-    )
-    group.add_argument(
-        "--inception-weights", metavar="FILE", help="weights-inception-2015-12-05-*.pth (default: downloaded)"
-    )
-    what = "; ".join(f"{name}: {title}" for name, title in SAMPLERS.items())
-    group.add_argument(
-        "--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=f"where samples come from. {what}"
-    )
-    group.add_argument(
-        "--fid-samples",
-        type=cli.at_least_two,
-        default=10_000,
-        metavar="N",
-        help="samples to compare with the test images",
-    )
-    group.add_argument("-d", type=cli.positive, default=4, help="Gaussians of gmm")
-    group.add_argument("--test-size", type=cli.positive, metavar="N", help="test images (default: all)")
+    add = parser.add_argument_group("metrics").add_argument
+    what = "of FID and KID. classifier: a small one trained once on the labelled data set; its distances are called "
+    what += "FID_cls and KID_cls; none: leave them out"
+    add("--features", nargs="+", choices=("inception", "classifier", "none"), default=["inception"], help=what)
+    what = "weights-inception-2015-12-05-*.pth (default: downloaded)"
+    add("--inception-weights", metavar="FILE", help=what)
+    what = "where samples come from" + "".join(f"; {name}: {title}" for name, title in SAMPLERS.items())
+    add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=what)
+    what = "samples to compare with the test images"
+    add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help=what)
+    add("-d", type=cli.positive, default=4, help="Gaussians of gmm")
     evaluation.add_flags(parser, several=True)
     args = parser.parse_args()
     if "none" in args.features and len(set(args.features)) > 1:
         raise UserError(f"--features {' '.join(args.features)}: none leaves no other")
     return args
-
-
-def open_extractors(args: argparse.Namespace, trained: Trained) -> list[features.Extractor]:
-    """The networks of ``--features``. Those that are not available are named on standard error and left out."""
-    found = []
-    for kind in dict.fromkeys(args.features):
-        if kind == "classifier":
-            found.append(features.classifier(Path(args.checkpoint) / "features", trained))
-        elif kind == "inception":
-            try:
-                found.append(features.inception(args.inception_weights, trained.device))
-            except features.FeaturesUnavailable as reason:
-                print(f"warning: FID and KID are left out: {reason}", file=sys.stderr)
-    return found
 
 
 class Reference:
@@ -80,20 +51,25 @@ class Reference:
     def __init__(self, args: argparse.Namespace, trained: Trained):
         self.dataset = trained.dataset("test", args.test_size)
         if len(self.dataset) < 2:
-            raise UserError(
-                f"{len(self.dataset)} test image: a distribution has at least 2; raise --test-size or give more data"
-            )
-        self.extractors = open_extractors(args, trained)
-        self.features = {
-            extractor.suffix: extractor.of(self.dataset.batches(500), len(self.dataset), "test images")
-            for extractor in self.extractors
-        }
+            advice = "raise --test-size or give more data"
+            raise UserError(f"{len(self.dataset)} test image: a distribution has at least 2; {advice}")
+        self.extractors: list[features.Extractor] = []
+        for kind in dict.fromkeys(args.features):
+            if kind == "classifier":
+                self.extractors.append(features.classifier(Path(args.checkpoint) / "features", trained))
+            elif kind == "inception":
+                try:
+                    self.extractors.append(features.inception(args.inception_weights, trained.device))
+                except features.FeaturesUnavailable as reason:
+                    print(f"warning: FID and KID are left out: {reason}", file=sys.stderr)
+        size = len(self.dataset)
+        self.features = [each.of(self.dataset.batches(500), size, "test images") for each in self.extractors]
 
-    def distances(self, batches: Callable[[], Iterator[Tensor]], num: int, source: str, seed: int) -> dict[str, float]:
-        """FID and, for samples, KID of ``num`` images by every extractor."""
+    def distances(self, trained: Trained, codes: Tensor, source: str, seed: int) -> dict[str, float]:
+        """FID and, for samples, KID of the images of codes ``(M, n)``, by every extractor."""
         found = {}
-        for extractor in self.extractors:
-            real, fake = self.features[extractor.suffix], extractor.of(batches(), num, source)
+        for extractor, real in zip(self.extractors, self.features, strict=True):
+            fake = extractor.of(trained.decode_batches(codes), len(codes), source)
             found[f"fid{extractor.suffix}_{source}"] = metrics.frechet_distance(real, fake)
             if source in SAMPLERS:
                 found[f"kid{extractor.suffix}_{source}"] = metrics.kernel_distance(real, fake, seed)
@@ -148,12 +124,12 @@ def measure(trained: Trained, reference: Reference, args: argparse.Namespace) ->
 
     # Midpoints of the lines between random pairs of test images.
     partner = codes[torch.randperm(len(codes), generator=torch.Generator().manual_seed(args.seed))]
-    sets = {"reconstruction": codes, "interpolation": torch.lerp(codes, partner, 0.5)}
+    sets: dict[str, Tensor | None] = {"reconstruction": codes, "interpolation": torch.lerp(codes, partner, 0.5)}
     if reference.extractors:
         sets |= {sampler: draw(trained, sampler, args) for sampler in dict.fromkeys(args.samplers)}
     for source, drawn in sets.items():
         if drawn is not None:
-            row |= reference.distances(lambda drawn=drawn: trained.decode_batches(drawn), len(drawn), source, args.seed)
+            row |= reference.distances(trained, drawn, source, args.seed)
     row |= {"rank": spectrum.rank(), "effective_rank": spectrum.effective_rank()}
     row["isometry"] = isometry_r(trained, codes, args.seed)
     row["parameters"] = sum(p.numel() for p in trained.model.parameters())
@@ -177,13 +153,11 @@ def main() -> None:
         images = (trained.config.image_size, trained.config.channels, trained.config.data_path)
         if images not in references:
             references[images] = Reference(args, trained)
-        reference = references[images]
-        about = trained.summary() | reference.summary() | {"fid_samples": args.fid_samples, "seed": args.seed}
-        rows.append(about | measure(trained, reference, args))
-    path = evaluation.output_path(args, "evaluate", evaluation.joined([row["model_name"] for row in rows]), ".json")
+        about = trained.summary() | references[images].summary() | {"fid_samples": args.fid_samples, "seed": args.seed}
+        rows.append(about | measure(trained, references[images], args))
+    path = evaluation.output_path(args, "evaluate", *(row["model_name"] for row in rows), suffix=".json")
     files.write_json(path, rows)
-    columns = ("model_name", *COLUMNS)
-    files.write_csv(path.with_suffix(".csv"), [{key: row[key] for key in columns} for row in rows])
+    files.write_csv(path.with_suffix(".csv"), [{key: row[key] for key in ("model_name", *COLUMNS)} for row in rows])
     files.write_text(path.with_suffix(".md"), markdown(rows))
     print(markdown(rows), end="")
     print(f"metrics of {len(rows)} model{'s' * (len(rows) > 1)} on {args.dataset}: {path}, .csv and .md")

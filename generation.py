@@ -6,7 +6,6 @@ python generation.py --task pca
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,58 +18,36 @@ from experiments.trained import FIT_SIZE, Trained
 from utils import cli, files, latents, plots
 from utils.errors import UserError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 COMPONENTS = 4  # of pca and gmm
 SHOWN = 1_000  # test images that are looked at
 REACH = 2.0  # standard deviations that pca and traverse walk to either side
 
-Grid = tuple[Tensor, int]  # images (N, C, H, W), and how many stand in a row
-
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
-    group = parser.add_argument_group("task")
+    add = parser.add_argument_group("task").add_argument
     what = "; ".join(f"{name}: {task.__doc__.splitlines()[0].rstrip('.')}" for name, task in TASKS.items())
-    group.add_argument("--task", choices=list(TASKS), default="reconstruction", help=what)
-    group.add_argument("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
-    group.add_argument("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
-    group.add_argument(
-        "-d",
-        type=cli.positive,
-        metavar="D",
-        help=f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer "
-        "dimensions)",
-    )
-    group.add_argument(
-        "-N",
-        "--test-size",
-        dest="sample",
-        type=cli.positive,
-        metavar="N",
-        help=f"images to encode (default: {SHOWN} test images, or {FIT_SIZE} training images to fit a density to)",
-    )
+    add("--task", choices=list(TASKS), default="reconstruction", help=what)
+    add("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
+    add("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
+    what = f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer)"
+    add("-d", type=cli.positive, metavar="D", help=what)
+    what = f"images to encode (default: {SHOWN} test images, or {FIT_SIZE} training images to fit a density to)"
+    add("-N", "--test-size", dest="sample", type=cli.positive, metavar="N", help=what)
     evaluation.add_flags(parser)
     return parser.parse_args()
 
 
-def first_images(trained: Trained, split: str, size: int | None, most: int) -> data.Dataset:
-    """The first ``size`` images of a split; unless given, up to ``most``."""
+def first_images(trained: Trained, split: str, size: int | None, needed: int = 0, what: str = "") -> data.Dataset:
+    """The first ``size`` images of a split, 1,000 unless given. Raises UserError for fewer than the grid needs."""
     dataset = trained.dataset(split)
-    if size is None:
-        return dataset.first(min(most, len(dataset)))
-    if size > len(dataset):
+    if size is not None and size > len(dataset):
         raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(dataset)} images")
-    return dataset.first(size)
-
-
-def require_images(dataset: data.Dataset, images: int, what: str) -> None:
-    """Raises UserError where the grid has more images than the sample."""
-    if images > len(dataset):
-        raise UserError(
-            f"{what} needs {images} test images but the sample has {len(dataset)}: raise -N or lower -X or -Y"
-        )
+    dataset = dataset.first(size or min(SHOWN, len(dataset)))
+    if needed > len(dataset):
+        found = f"{needed} test images but the sample has {len(dataset)}"
+        raise UserError(f"{what} needs {found}: raise -N or lower -X or -Y")
+    return dataset
 
 
 def training_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
@@ -79,61 +56,50 @@ def training_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
         return trained.training_codes()
     if args.sample < 2:
         raise UserError(f"-N {args.sample}: a distribution of codes needs at least 2 images")
-    return trained.codes(first_images(trained, "train", args.sample, FIT_SIZE))
+    return trained.codes(first_images(trained, "train", args.sample))
 
 
-def reconstruction(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def reconstruction(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """test images, each beside its reconstruction"""
-    dataset = first_images(trained, "test", args.sample, SHOWN)
-    number = args.X * args.Y
-    require_images(dataset, number, f"a grid of {args.X} x {args.Y} images")
+    shown = args.X * args.Y
+    dataset = first_images(trained, "test", args.sample, shown, f"a grid of {args.X} x {args.Y} images")
     inputs, outputs = dataset[:], trained.decode(trained.codes(dataset))
     errors = F.mse_loss(outputs, inputs, reduction="none").mean(dim=(1, 2, 3)).double()
-    numbers = {
-        "images": len(dataset),
-        "mean_squared_error": float(errors.mean()),
-        "worst_squared_error": float(errors.max()),
-    }
-    return (plots.side_by_side(inputs[:number], outputs[:number]), 2 * args.Y), numbers
+    numbers = {"mean_squared_error": float(errors.mean()), "worst_squared_error": float(errors.max())}
+    return plots.side_by_side(inputs[:shown], outputs[:shown]), {"images": len(dataset)} | numbers
 
 
-def interpolation(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def interpolation(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """straight lines between the codes of test images, both ends included"""
     if args.Y < 2:
         raise UserError("-Y 1: an interpolation needs at least 2 columns, one for each end")
-    dataset = first_images(trained, "test", args.sample, SHOWN)
-    require_images(dataset, 2 * args.X, f"interpolating in {args.X} rows")
+    dataset = first_images(trained, "test", args.sample, 2 * args.X, f"interpolating in {args.X} rows")
     ends = trained.codes(dataset.first(2 * args.X))
     steps = torch.linspace(0, 1, args.Y)
-    codes = torch.stack([torch.lerp(*ends[2 * row : 2 * row + 2], step) for row in range(args.X) for step in steps])
+    codes = torch.lerp(ends[0::2, None], ends[1::2, None], steps[:, None]).flatten(0, 1)
     numbers = {"pairs": [[2 * row, 2 * row + 1] for row in range(args.X)], "steps": steps.tolist()}
-    return (trained.decode(codes), args.Y), numbers
+    return trained.decode(codes), numbers
 
 
-def mvg(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def mvg(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """samples of a multivariate Gaussian fitted to the training codes"""
     codes = training_codes(args, trained)
     drawn = latents.sample_gaussian(codes, args.X * args.Y, args.seed)
-    return (trained.decode(drawn), args.Y), {"fitted_to": len(codes), "seed": args.seed}
+    return trained.decode(drawn), {"fitted_to": len(codes), "seed": args.seed}
 
 
-def gmm(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def gmm(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """samples of a mixture of -d Gaussians fitted to the training codes"""
     codes = training_codes(args, trained)
     components = args.d or COMPONENTS
     mixture = latents.fit_mixture(codes, components, args.seed)
     drawn = latents.sample_mixture(mixture, args.X * args.Y, args.seed)
-    numbers = {
-        "fitted_to": len(codes),
-        "components": components,
-        "weights": mixture.weights_.tolist(),
-        "mean_log_likelihood": float(mixture.score(codes.double().numpy())),
-        "seed": args.seed,
-    }
-    return (trained.decode(drawn), args.Y), numbers
+    numbers = {"fitted_to": len(codes), "components": components, "weights": mixture.weights_.tolist()}
+    numbers |= {"mean_log_likelihood": float(mixture.score(codes.double().numpy())), "seed": args.seed}
+    return trained.decode(drawn), numbers
 
 
-def pca(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def pca(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """±2σ around the mean code along its first two principal components"""
     latent_dim = trained.model.latent_dim
     if latent_dim < 2:
@@ -141,10 +107,6 @@ def pca(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
     dimensions = args.d or min(COMPONENTS, latent_dim)
     if dimensions < 2:
         raise UserError(f"-d {args.d}: the grid walks along two principal components, give at least 2")
-    if dimensions > latent_dim:
-        raise UserError(
-            f"-d {args.d}: a code of dimension n = {latent_dim} has at most {latent_dim} principal components"
-        )
     codes = training_codes(args, trained)
     fitted = latents.fit_pca(codes, dimensions, args.seed)
     deviations = np.sqrt(fitted.explained_variance_)
@@ -152,71 +114,58 @@ def pca(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
     positions[:, :, 0] = np.linspace(-REACH, REACH, args.X)[:, None] * deviations[0]
     positions[:, :, 1] = np.linspace(-REACH, REACH, args.Y)[None, :] * deviations[1]
     grid = torch.from_numpy(fitted.inverse_transform(positions.reshape(-1, dimensions))).float()
-    numbers = {
-        "fitted_to": len(codes),
-        "standard_deviations": deviations.tolist(),
-        "explained_variance_ratio": fitted.explained_variance_ratio_.tolist(),
-    }
-    return (trained.decode(grid), args.Y), numbers
+    numbers = {"fitted_to": len(codes), "standard_deviations": deviations.tolist()}
+    numbers["explained_variance_ratio"] = fitted.explained_variance_ratio_.tolist()
+    return trained.decode(grid), numbers
 
 
-def traverse(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def traverse(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """±2σ around the mean code, a row for each of the -X dimensions with most variance"""
     codes = training_codes(args, trained)
     walked, order = latents.traverse(codes, args.X, args.Y, REACH)
-    dimensions = order[: args.X]
-    numbers = {
-        "fitted_to": len(codes),
-        "dimensions": dimensions.tolist(),
-        "standard_deviations": codes.double().std(dim=0)[dimensions].tolist(),
-    }
-    return (trained.decode(walked), args.Y), numbers
+    shown = order[: args.X]
+    deviations = codes.double().std(dim=0)[shown].tolist()
+    numbers = {"fitted_to": len(codes), "dimensions": shown.tolist(), "standard_deviations": deviations}
+    return trained.decode(walked), numbers
 
 
-def prior(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def prior(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """samples of the model's own prior"""
-    return (trained.decode(trained.sample("prior", args.X * args.Y, args.seed)), args.Y), {"seed": args.seed}
+    return trained.decode(trained.sample("prior", args.X * args.Y, args.seed)), {"seed": args.seed}
 
 
-def conditional(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def conditional(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """a row for each class of infocat-vae or catvae, whatever -X is, sampled from the class's prior"""
     classes = torch.arange(trained.model.num_classes).repeat_interleave(args.Y)
     drawn = trained.model.sample_classes(classes, torch.Generator().manual_seed(args.seed))
-    return (trained.decode(drawn), args.Y), {"classes": trained.model.num_classes, "seed": args.seed}
+    return trained.decode(drawn), {"classes": trained.model.num_classes, "seed": args.seed}
 
 
-def centroids(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
+def centroids(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """a row from the mean of each class's prior to the next one's, the last to the first (infocat-vae, catvae)"""
     ends = trained.model.class_centroids().cpu()
-    steps = torch.linspace(0, 1, args.Y)[:, None]
-    codes = torch.cat([torch.lerp(*pair, steps) for pair in zip(ends, ends.roll(-1, 0), strict=True)])
-    return (trained.decode(codes), args.Y), {"classes": len(ends), "steps": steps.flatten().tolist()}
+    steps = torch.linspace(0, 1, args.Y)
+    codes = torch.lerp(ends[:, None], ends.roll(-1, 0)[:, None], steps[:, None]).flatten(0, 1)
+    return trained.decode(codes), {"classes": len(ends), "steps": steps.tolist()}
 
 
-def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[Figure, dict]":
+def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[plots.Figure, dict]":
     """a map of test images and as many samples of the Gaussian fitted to the training codes
 
     The map is made of pixels, not codes: it shows whether the decoded samples lie where real images do.
     """
     from sklearn.manifold import TSNE
 
-    dataset = first_images(trained, "test", args.sample, SHOWN)
-    real = dataset[:]
-    drawn = trained.decode(trained.sample("mvg", len(real), args.seed))
-    pixels = torch.cat([real, drawn]).flatten(1).numpy()
+    dataset = first_images(trained, "test", args.sample)
+    drawn = trained.decode(trained.sample("mvg", len(dataset), args.seed))
+    pixels = torch.cat([dataset[:], drawn]).flatten(1).numpy()
     perplexity = min(30.0, (len(pixels) - 1) / 3)
     embedding = TSNE(perplexity=perplexity, init="pca", random_state=args.seed)
     points = embedding.fit_transform(pixels)
-    sampled = np.arange(len(points)) >= len(real)
     labels = None if dataset.labels is None else dataset.labels.numpy()
-    numbers = {
-        "test_images": len(real),
-        "sampled_images": len(drawn),
-        "perplexity": perplexity,
-        "kl_divergence": float(embedding.kl_divergence_),
-        "seed": args.seed,
-    }
-    return plots.embedding(points, labels, dataset.classes, sampled), numbers
+    numbers = {"test_images": len(dataset), "sampled_images": len(drawn), "perplexity": perplexity}
+    numbers |= {"kl_divergence": float(embedding.kl_divergence_), "seed": args.seed}
+    return plots.embedding(points, labels, dataset.classes, np.arange(len(points)) >= len(dataset)), numbers
 
 
 GRIDS = (reconstruction, interpolation, mvg, gmm, pca, traverse, prior, conditional, centroids)
@@ -228,8 +177,8 @@ def main() -> None:
     trained = evaluation.from_args(args)
     picture, numbers = TASKS[args.task](args, trained)
     path = evaluation.output_path(args, args.task, trained.name)
-    if isinstance(picture, tuple):
-        plots.save_grid(path, *picture)
+    if isinstance(picture, Tensor):
+        plots.save_grid(path, picture, args.Y * (2 if args.task == "reconstruction" else 1))
     else:
         plots.save_figure(path, picture)
     files.write_json(path.with_suffix(".json"), trained.summary() | {"task": args.task} | numbers)

@@ -21,19 +21,11 @@ def _entry(name: str):
     def build(dataset: str = "mnist", latent_dim: int | None = None, **options) -> models.base.Autoencoder:
         described = data.describe(dataset)
         n = models.find(name).default_latent_dim(models.options(name) | options) or described["latent_dim"]
-        return models.build(
-            name,
-            architecture=models.architecture(name, None, described),
-            channels=described["channels"],
-            latent_dim=latent_dim or n,
-            **options,
-        )
+        sizes = {"channels": described["channels"], "latent_dim": latent_dim or n}
+        return models.build(name, architecture=models.architecture(name, None, described), **sizes, **options)
 
-    title, values = (
-        models.find(name).title,
-        ", ".join(f"{key}={value!r}" for key, value in models.options(name).items()),
-    )
-    build.__doc__ = f"""{title}, with initial weights.
+    values = ", ".join(f"{key}={value!r}" for key, value in models.options(name).items())
+    build.__doc__ = f"""{models.find(name).title}, with initial weights.
 
     Args:
         dataset: a name of ``data.DATASETS``, for whose images the networks are built.

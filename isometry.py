@@ -6,7 +6,6 @@ python isometry.py --dataset celeba
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,35 +18,26 @@ from experiments.trained import Trained
 from utils import cli, files, isometry, latents, plots
 from utils.errors import UserError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
-    group = parser.add_argument_group("isometry")
-    group.add_argument("--test-size", type=cli.positive, metavar="N", help="test images to encode (default: all)")
-    group.add_argument(
-        "--pairs", type=cli.positive, default=1000, metavar="P", help="pairs of steps, each at its own code"
-    )
-    group.add_argument(
-        "--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code"
-    )
-    group.add_argument(
-        "--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which every dimension is measured"
-    )
+    add = parser.add_argument_group("isometry").add_argument
+    add("--pairs", type=cli.positive, default=1000, metavar="P", help="pairs of steps, each at its own code")
+    add("--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code")
+    what = "codes at which every dimension is measured"
+    add("--metric-codes", type=cli.positive, default=16, metavar="M", help=what)
     evaluation.add_flags(parser, batch_size=100, several=True)
     return parser.parse_args()
 
 
+@torch.no_grad()
 def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: torch.Tensor) -> float:
     """Mean squared error over the images ``dataset``, whose codes are ``codes`` ``(N, n)``."""
-    outputs = trained.model.decode
+    decode = trained.model.decode
     batches = zip(dataset.batches(trained.batch_size, trained.device), codes.split(trained.batch_size), strict=True)
-    with torch.no_grad():
-        errors = [F.mse_loss(outputs(z.to(x)), x, reduction="none").flatten(1).mean(dim=1) for x, z in batches]
+    errors = [F.mse_loss(decode(z.to(x)), x, reduction="none").flatten(1).mean(dim=1) for x, z in batches]
     return float(torch.cat(errors).double().mean())
 
 
@@ -55,15 +45,13 @@ def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str,
     """Everything about one checkpoint.
 
     Returns:
-        its row of numbers; the arrays behind the figure: those of ``isometry.inner_products``, ``variance`` ``(n,)``
-        and, for each ``metric:...``, ``(M, n)``, dimensions sorted by variance, largest first; the images of the
-        traverse.
+        its row of numbers; the arrays behind the figure, those of ``isometry.inner_products``, ``variance`` ``(n,)``
+        and ``metric:...`` ``(M, n)``, dimensions by falling variance; the images of the traverse.
     """
     dataset = trained.dataset("test", args.test_size)
     if len(dataset) < 2:
-        raise UserError(
-            f"{len(dataset)} test image: a correlation needs at least 2; raise --test-size or give more data"
-        )
+        advice = "raise --test-size or give more data"
+        raise UserError(f"{len(dataset)} test image: a correlation needs at least 2; {advice}")
     codes = trained.codes(dataset)
     generator = torch.Generator().manual_seed(args.seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[: args.pairs]].to(trained.device)
@@ -77,11 +65,8 @@ def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str,
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
 
     exact = arrays["metric:mse-jacobian"]
-    numbers = {
-        "images": len(codes),
-        "pairs": len(chosen),
-        "delta": args.delta,
-        "seed": args.seed,
+    numbers = {"images": len(codes), "pairs": len(chosen), "delta": args.delta, "seed": args.seed}
+    numbers |= {
         "mse": reconstruction_error(trained, dataset, codes),
         "isometry": correlation["mse-difference"],
         "isometry_ssim": correlation.get("ssim-difference"),
@@ -98,41 +83,39 @@ def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str,
     return trained.summary() | numbers, arrays, trained.decode(walked)
 
 
-def draw(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[str, float | None]]) -> "Figure":
-    """One row for each model: inner products under each metric, the variances of the code, the decoder's metric.
+def draw(rows: list[dict], panels: list[dict[str, np.ndarray]]) -> "plots.Figure":
+    """A line for each model: inner products under each metric, the variances of the code, the decoder's metric.
 
     Args:
-        panels: for each model the arrays of ``measure``.
-        pearson: for each model the correlations of its inner products.
+        rows, panels: numbers and arrays of each model, from ``measure``.
     """
-    metrics = [metric for metric in ("mse", "ssim") if f"{metric}-difference" in next(iter(panels.values()))]
+    titles = {"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}
+    metrics = [metric for metric in titles if f"{metric}-difference" in panels[0]]
     columns = len(metrics) + 2
     figure, axes = plots.subplots(len(panels), columns, size=(3.2 * columns, 2.8 * len(panels)))
-    for row, (name, arrays) in zip(axes, panels.items(), strict=True):
-        for axis, metric in zip(row, metrics, strict=False):
+    for line, row, arrays in zip(axes, rows, panels, strict=True):
+        for axis, metric in zip(line, metrics, strict=False):
             axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
-            r = pearson[name][f"{metric}-difference"]
-            axis.set_title(f"{plots.plain(name)}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
-            axis.set_xlabel("inner product in latent space", fontsize=8)
+            r = row["pearson"][f"{metric}-difference"]
+            axis.set_title(f"{plots.plain(row['model_name'])}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
+            axis.set(xlabel="inner product in latent space", ylabel=titles[metric])
             axis.ticklabel_format(style="sci", scilimits=(0, 0))
             axis.locator_params(axis="x", nbins=5)
-            axis.set_ylabel({"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}[metric], fontsize=8)
         dimensions = np.arange(1, len(arrays["variance"]) + 1)
-        row[-2].bar(dimensions, arrays["variance"], width=1.0)
-        row[-2].set_xlabel("dimension, by variance", fontsize=8)
-        row[-2].set_ylabel("variance of the code", fontsize=8)
+        line[-2].bar(dimensions, arrays["variance"], width=1.0)
+        line[-2].set(xlabel="dimension, by variance", ylabel="variance of the code")
         exact, difference = arrays["metric:mse-jacobian"], arrays["metric:mse-difference"]
         mean, spread = exact.mean(axis=0), exact.std(axis=0)
-        row[-1].plot(dimensions, mean, label="Jacobian, mean")
-        row[-1].fill_between(dimensions, mean - spread, mean + spread, alpha=0.3, label="± deviation over codes")
-        row[-1].plot(dimensions, difference.mean(axis=0), "--", linewidth=0.8, label="finite difference")
-        row[-1].set_ylim(bottom=0)
-        row[-1].set_xlabel("dimension, by variance", fontsize=8)
-        row[-1].set_ylabel("squared length of a unit step, mse", fontsize=8)
-        for axis in row:
-            axis.tick_params(labelsize=7)
-            axis.yaxis.get_offset_text().set_fontsize(7)
-            axis.xaxis.get_offset_text().set_fontsize(7)
+        line[-1].plot(dimensions, mean, label="Jacobian, mean")
+        line[-1].fill_between(dimensions, mean - spread, mean + spread, alpha=0.3, label="± deviation over codes")
+        line[-1].plot(dimensions, difference.mean(axis=0), "--", linewidth=0.8, label="finite difference")
+        line[-1].set_ylim(bottom=0)
+        line[-1].set(xlabel="dimension, by variance", ylabel="squared length of a unit step, mse")
+    for axis in axes.flat:
+        axis.tick_params(labelsize=7)
+        for part in (axis.xaxis, axis.yaxis):
+            part.label.set_fontsize(8)
+            part.get_offset_text().set_fontsize(7)
     axes[0][-1].legend(fontsize=7)
     return figure
 
@@ -140,33 +123,25 @@ def draw(panels: dict[str, dict[str, np.ndarray]], pearson: dict[str, dict[str, 
 def table(rows: list[dict]) -> str:
     """The rows as a Markdown table: Pearson r by finite difference (as published) and by exact Jacobian products."""
     metrics = list(rows[0]["pearson"])
-    titles = [f"r, {key.replace('-', ', ')}" for key in metrics]
-    number = Column("")
-    lines = [
-        [
-            row["model_name"],
-            str(len(row["variance"])),
-            *(number.text(row["pearson"][key]) for key in metrics),
-            number.text(row["metric_variation"]),
-            f"{row['mse']:.5f}",
-        ]
-        for row in rows
-    ]
-    return files.markdown_table(["model", "n", *titles, "variation of the metric", "reconstruction, mse"], lines)
+    header = ["model", "n", *(f"r, {key.replace('-', ', ')}" for key in metrics), "variation of the metric"]
+    lines = []
+    for row in rows:
+        numbers = [Column("").text(value) for value in (*row["pearson"].values(), row["metric_variation"])]
+        lines.append([row["model_name"], str(len(row["variance"])), *numbers, f"{row['mse']:.5f}"])
+    return files.markdown_table([*header, "reconstruction, mse"], lines)
 
 
 def main() -> None:
     args = parse_arguments()
-    rows, panels = [], {}
+    rows, panels = [], []
     for trained in evaluation.all_from_args(args):
-        row, panels[trained.name], images = measure(trained, args)
+        row, arrays, images = measure(trained, args)
         rows.append(row)
+        panels.append(arrays)
         path = evaluation.output_path(args, "isometry", f"{trained.name}-traverse")
         plots.save_grid(path, images, TRAVERSED)
         print(f"traverse of the {len(images) // TRAVERSED} dimensions with most variance: {path}")
-    path = evaluation.output_path(args, "isometry", evaluation.joined([row["model_name"] for row in rows]))
-    plots.save_figure(path, draw(panels, {row["model_name"]: row["pearson"] for row in rows}))
-    files.write_json(path.with_suffix(".json"), rows)
+    path = evaluation.save(args, "isometry", [row["model_name"] for row in rows], draw(rows, panels), rows)
     files.write_text(path.with_suffix(".md"), table(rows))
     print(f"figure: {path}")
     print(table(rows), end="")

@@ -5,29 +5,13 @@ python singular.py --dataset mnist --model-name ae irmae vae
 python singular.py -n 128
 """
 
-import argparse
-
 import numpy as np
 
 from experiments import evaluation
 from experiments.trained import Trained
-from utils import cli, files, latents, plots
+from utils import cli, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.Parser(__doc__.splitlines()[0])
-    group = parser.add_argument_group("spectrum")
-    group.add_argument(
-        "--threshold",
-        type=cli.positive_float,
-        default=latents.RANK_THRESHOLD,
-        help="the rank counts the singular values above this fraction of the largest",
-    )
-    group.add_argument("--test-size", type=cli.positive, metavar="N", help="test images to encode (default: all)")
-    evaluation.add_flags(parser, several=True)
-    return parser.parse_args()
 
 
 def measure(trained: Trained, size: int | None, threshold: float) -> dict:
@@ -51,9 +35,8 @@ def measure(trained: Trained, size: int | None, threshold: float) -> dict:
 
 def report(row: dict) -> str:
     """The printed line of a model."""
-    line = (
-        f"{row['model_name']}: rank {row['rank']} of {len(row['spectrum'])}, effective rank {row['effective_rank']:.2f}"
-    )
+    line = f"{row['model_name']}: rank {row['rank']} of {len(row['spectrum'])}"
+    line += f", effective rank {row['effective_rank']:.2f}"
     if "samples" in row:
         line += f" of {row['posterior']}s"
         other = "means" if row["posterior"] == "sample" else "samples"
@@ -62,16 +45,19 @@ def report(row: dict) -> str:
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = cli.Parser(__doc__.splitlines()[0])
+    what = "the rank counts the singular values above this fraction of the largest"
+    group = parser.add_argument_group("spectrum")
+    group.add_argument("--threshold", type=cli.positive_float, default=latents.RANK_THRESHOLD, help=what)
+    evaluation.add_flags(parser, several=True)
+    args = parser.parse_args()
+
     rows = [measure(trained, args.test_size, args.threshold) for trained in evaluation.all_from_args(args)]
     curves = {f"{row['model_name']} (rank {row['rank']})": np.array(row["spectrum"]) for row in rows}
     marks = [(TRUE_DIMENSIONS[args.dataset], "7 factors")] if args.dataset in TRUE_DIMENSIONS else []
-    path = evaluation.output_path(args, "singular", evaluation.joined([row["model_name"] for row in rows]))
-    plots.save_figure(path, plots.spectra(curves, args.threshold, marks))
-    files.write_json(path.with_suffix(".json"), rows)
-    print(f"singular values: {path}")
-    for row in rows:
-        print(report(row))
+    figure = plots.spectra(curves, args.threshold, marks)
+    path = evaluation.save(args, "singular", [row["model_name"] for row in rows], figure, rows)
+    print(f"singular values: {path}", *map(report, rows), sep="\n")
 
 
 if __name__ == "__main__":

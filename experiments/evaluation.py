@@ -1,28 +1,27 @@
 """What the evaluation scripts share: their flags, the checkpoints that these name, and where results go."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import data
 from experiments.run import RunConfig, read
 from experiments.trained import Trained, build
-from utils import checkpoint, cli, devices, files, latents
+from utils import checkpoint, cli, devices, files, latents, plots
 from utils.errors import UserError
 
 
 def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) -> None:
-    """The flags of every evaluation script. ``several``: ``--model-name`` takes more than one name."""
-    cli.add_data(parser, data.DATASETS)
+    """The flags of every evaluation script. ``several``: of those that compare models by their test images."""
+    images = cli.add_data(parser, data.DATASETS)
+    if several:
+        images.add_argument("--test-size", type=cli.positive, metavar="N", help="test images (default: all)")
     cli.add_model(parser, linear_layers=True)
     group = cli.add_run(parser, batch_size=batch_size)
-    what = "; ".join(f"{name}: {title}" for name, title in latents.POSTERIORS.items())
-    group.add_argument(
-        "--posterior",
-        choices=list(latents.POSTERIORS),
-        default="sample",
-        help=f"the code of an encoder that gives a distribution. {what}",
-    )
+    what = "the code of an encoder that gives a distribution"
+    what += "".join(f"; {name}: {title}" for name, title in latents.POSTERIORS.items())
+    group.add_argument("--posterior", choices=list(latents.POSTERIORS), default="sample", help=what)
     cli.add_results(cli.add_checkpoint(parser, several=several))
 
 
@@ -52,30 +51,26 @@ def newest(args: argparse.Namespace) -> str:
     folder = Path(args.checkpoint) / args.dataset
     names = checkpoint.available(folder)
     if not names:
-        raise UserError(
-            f"{folder}: no checkpoint there (--checkpoint, --dataset); train one first: python train.py --dataset "
-            f"{args.dataset}"
-        )
+        advice = f"train one first: python train.py --dataset {args.dataset}"
+        raise UserError(f"{folder}: no checkpoint there (--checkpoint, --dataset); {advice}")
     print(f"using the newest checkpoint of {args.dataset}: {folder / names[0]}")
     return names[0]
 
 
 def check_flags(args: argparse.Namespace, config: RunConfig, path: Path) -> None:
     """Raises UserError where a flag contradicts the checkpoint, with both values."""
-    layers = config.options.get("linear_layers", 0)
-    if args.latent_dim is not None and args.latent_dim != config.latent_dim:
-        raise UserError(f"-n {args.latent_dim} contradicts {path}, whose code has n = {config.latent_dim}")
-    if args.linear_layers is not None and args.linear_layers != layers:
-        raise UserError(f"-l {args.linear_layers} contradicts {path}, whose model {config.model} has l = {layers}")
     if args.vae and config.model != "vae":
         raise UserError(f"--vae contradicts {path}, whose model is {config.model}")
-    for key in ("image_size", "channels"):
-        given, value = getattr(args, key), getattr(config, key)
-        if given is not None and given != value:
-            raise UserError(f"--{key.replace('_', '-')} {given} contradicts the checkpoint, which has {value}")
+    values = {"linear_layers": 0} | config.to_dict() | config.options
+    names = {"-n": "latent_dim", "-l": "linear_layers", "--image-size": "image_size", "--channels": "channels"}
+    for flag, key in names.items():
+        given = getattr(args, key)
+        if given is not None and given != values[key]:
+            what = f"{flag[1:]} = {values[key]}" if len(flag) == 2 else f"{values[key]}"
+            raise UserError(f"{flag} {given} contradicts {path}, whose model {config.model} has {what}")
 
 
-def joined(names: list[str]) -> str:
+def joined(names: Sequence[str]) -> str:
     """A file name for the results of several models: ``ae+irmae``, which no other choice of several shares."""
     if len(names) == 1:
         return names[0]
@@ -85,6 +80,14 @@ def joined(names: list[str]) -> str:
     return name
 
 
-def output_path(args: argparse.Namespace, task: str, name: str, suffix: str = ".png") -> Path:
+def output_path(args: argparse.Namespace, task: str, *names: str, suffix: str = ".png") -> Path:
     """``<save-path>/<dataset>/<task>/<model-name>.png``."""
-    return Path(args.save_path) / args.dataset / task / (name + suffix)
+    return Path(args.save_path) / args.dataset / task / (joined(names) + suffix)
+
+
+def save(args: argparse.Namespace, task: str, names: Sequence[str], figure: "plots.Figure", numbers: object) -> Path:
+    """Write a figure of the models of these names and, beside it as JSON, its numbers; the path of the figure."""
+    path = output_path(args, task, *names)
+    plots.save_figure(path, figure)
+    files.write_json(path.with_suffix(".json"), numbers)
+    return path

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-WINDOW = 11  # pixels, and σ of its Gaussian: SSIM's (Wang et al. 2004)
-WINDOW_SIGMA = 1.5
+WINDOW, WINDOW_SIGMA = 11, 1.5  # pixels: SSIM's Gaussian (Wang et al. 2004)
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for values in [0, 1]
+
+Decoder = Callable[[Tensor], Tensor]  # codes (B, n) to data (B, ...)
 
 
 def random_pairs(num: int, dimensions: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -59,74 +60,65 @@ def ssim_inner(x: Tensor, v: Tensor, w: Tensor) -> Tensor:
     return inner.flatten(1).mean(dim=1)
 
 
-def metrics_for(shape: torch.Size) -> dict[str, Callable]:
-    """The inner products that a sample of that shape allows: SSIM needs an image at least as large as its window."""
-    if len(shape) == 3 and min(shape[1:]) >= WINDOW:
-        return {"mse": mse_inner, "ssim": ssim_inner}
-    return {"mse": mse_inner}
-
-
-def pushforward(decode: Callable[[Tensor], Tensor], z: Tensor, v: Tensor) -> Tensor:
+def pushforward(decode: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """J v, exact, by forward-mode differentiation: steps ``(B, n)`` at codes ``(B, n)`` to steps in data space."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, about how it loads its own formulas
         return torch.func.jvp(decode, (z,), (v,))[1].detach()
 
 
-def finite_difference(decode: Callable[[Tensor], Tensor], z: Tensor, v: Tensor) -> Tensor:
+def finite_difference(decode: Decoder, z: Tensor, v: Tensor) -> Tensor:
     """g(z + v) − g(z), as published: to first order the same as ``pushforward``."""
     return decode(z + v) - decode(z)
 
 
-STEPS = {"difference": finite_difference, "jacobian": pushforward}
-
-
 @torch.no_grad()
-def inner_products(
-    decode: Callable[[Tensor], Tensor], codes: Tensor, delta: float, generator: torch.Generator, batch_size: int = 100
-) -> dict[str, np.ndarray]:
-    """Inner products of pairs of steps of length δ at each code, in latent space and in data space.
-
-    Args:
-        codes: ``(N, n)`` on the decoder's device.
+def data_products(decode: Decoder, codes: Tensor, steps: list[Tensor], length: float, batch_size: int) -> dict:
+    """Inner products in data space, divided by ``length``², of the first and the last step ``(N, n)`` at each code.
 
     Returns:
-        ``"latent"`` and, for each metric and each way to take the step, ``"mse-difference"``, ``"mse-jacobian"``,
-        ``"ssim-difference"``, ``"ssim-jacobian"``: ``(N,)`` float64.
+        For each metric and each way to take the step, ``"mse-difference"``, ``"mse-jacobian"``, ``"ssim-difference"``,
+        ``"ssim-jacobian"``: ``(N,)`` float64. Without SSIM where an image is smaller than its window.
     """
-    v, w = (delta * vectors for vectors in random_pairs(len(codes), codes.shape[1], generator))
-    found: dict[str, list[Tensor]] = {"latent": [(v.double() * w.double()).sum(dim=1)]}
-    batches = [part.split(batch_size) for part in (codes, v.to(codes), w.to(codes))]
-    for z, v, w in tqdm(zip(*batches, strict=True), "inner products", len(batches[0]), leave=False, disable=None):
+    found: dict[str, list[Tensor]] = {}
+    batches = [part.split(batch_size) for part in (codes, *(step.to(codes) for step in steps))]
+    for z, *vectors in tqdm(zip(*batches, strict=True), "inner products", len(batches[0]), leave=False, disable=None):
         x = decode(z)
-        for way, step in STEPS.items():
-            pushed = step(decode, z, v), step(decode, z, w)
-            for metric, inner in metrics_for(x.shape[1:]).items():
-                found.setdefault(f"{metric}-{way}", []).append(inner(x, *pushed).cpu())
+        metrics = {"mse": mse_inner}
+        if x.ndim == 4 and min(x.shape[2:]) >= WINDOW:
+            metrics["ssim"] = ssim_inner
+        for way, step in (("difference", finite_difference), ("jacobian", pushforward)):
+            pushed = [step(decode, z, vector) / length for vector in vectors]
+            for metric, inner in metrics.items():
+                found.setdefault(f"{metric}-{way}", []).append(inner(x, pushed[0], pushed[-1]).cpu())
     return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
 
-@torch.no_grad()
-def metric_along_dimensions(
-    decode: Callable[[Tensor], Tensor], codes: Tensor, delta: float, batch_size: int = 100
+def inner_products(
+    decode: Decoder, codes: Tensor, delta: float, generator: torch.Generator, batch_size: int = 100
 ) -> dict[str, np.ndarray]:
-    """Squared length of a unit step along each latent dimension, measured in data space at each code.
+    """Inner products of pairs of steps of length δ at each code ``(N, n)``, which lies on the decoder's device.
 
     Returns:
-        The keys of ``inner_products`` without "latent": ``(N, n)`` float64. The published difference takes a step of δ.
+        ``"latent"``, in latent space, and those of ``data_products``: ``(N,)`` float64.
+    """
+    v, w = (delta * vectors for vectors in random_pairs(len(codes), codes.shape[1], generator))
+    latent = {"latent": (v.double() * w.double()).sum(dim=1).numpy()}
+    return latent | data_products(decode, codes, [v, w], 1.0, batch_size)
+
+
+def metric_along_dimensions(
+    decode: Decoder, codes: Tensor, delta: float, batch_size: int = 100
+) -> dict[str, np.ndarray]:
+    """Squared length in data space of a unit step along each latent dimension, at each code ``(N, n)``.
+
+    Returns:
+        The keys of ``data_products``: ``(N, n)`` float64. The step taken has the length δ.
     """
     n = codes.shape[1]
-    points = codes.repeat_interleave(n, dim=0)
-    axes = torch.eye(n, device=codes.device, dtype=codes.dtype).repeat(len(codes), 1)
-    found: dict[str, list[Tensor]] = {}
-    batches = list(zip(points.split(batch_size), axes.split(batch_size), strict=True))
-    for z, axis in tqdm(batches, "metric", leave=False, disable=None):
-        x = decode(z)
-        for way, step in STEPS.items():
-            pushed = step(decode, z, delta * axis) / delta
-            for metric, inner in metrics_for(x.shape[1:]).items():
-                found.setdefault(f"{metric}-{way}", []).append(inner(x, pushed, pushed).cpu())
-    return {key: torch.cat(parts).view(-1, n).numpy() for key, parts in found.items()}
+    axes = delta * torch.eye(n, dtype=codes.dtype).repeat(len(codes), 1)
+    found = data_products(decode, codes.repeat_interleave(n, dim=0), [axes], delta, batch_size)
+    return {key: values.reshape(-1, n) for key, values in found.items()}
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float | None:

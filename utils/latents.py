@@ -1,4 +1,7 @@
-"""Codes of many images, the spectrum of their covariance, and the densities that are fitted to them."""
+"""Codes of many images, the spectrum of their covariance, and the densities that are fitted to them.
+
+scikit-learn is imported where it is used: --help does not wait for it.
+"""
 
 import sys
 import warnings
@@ -13,15 +16,12 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 
-if TYPE_CHECKING:  # scikit-learn is imported where it is used: --help does not wait for it
+if TYPE_CHECKING:
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture
 
 RANK_THRESHOLD = 1e-3
-POSTERIORS = {
-    "sample": "a draw of q(z | x), as the code released with IRMAE",
-    "mean": "the mean of q(z | x)",
-}
+POSTERIORS = {"sample": "a draw of q(z | x), as the code released with IRMAE", "mean": "the mean of q(z | x)"}
 
 
 @torch.no_grad()
@@ -42,8 +42,7 @@ def encode(
     """
     model.eval()
     function = {"mean": model.encode, "sample": model.sample_codes}[posterior]
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(list(devices)):
+    with torch.random.fork_rng(list({each.device for each in model.parameters() if each.is_cuda})):
         torch.manual_seed(seed)
         # Copied once, at the end: no batch waits for the host.
         codes = torch.cat([function(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
@@ -78,10 +77,10 @@ class Spectrum:
 
     def effective_rank(self) -> float:
         """Exponential of the entropy of the values as a distribution (Roy & Vetterli 2007, "The effective rank")."""
-        total = self.values.sum()
-        if total == 0:
+        positive = self.values[self.values > 0]
+        if len(positive) == 0:
             return 0.0
-        p = self.values[self.values > 0] / total
+        p = positive / self.values.sum()
         return float(np.exp(-(p * np.log(p)).sum()))
 
 
@@ -108,11 +107,7 @@ def sample_gaussian(codes: Tensor, num: int, seed: int) -> Tensor:
 
 
 def fit_mixture(codes: Tensor, components: int, seed: int) -> "GaussianMixture":
-    """A Gaussian mixture with full covariances.
-
-    Raises:
-        UserError: more components than codes, or codes that do not vary.
-    """
+    """A mixture with full covariances. Raises UserError for fewer codes than components, or codes that do not vary."""
     from sklearn.mixture import GaussianMixture
 
     if components > len(codes):
@@ -139,12 +134,9 @@ def fit_pca(codes: Tensor, dimensions: int, seed: int) -> "PCA":
     """Principal components. Raises UserError for more than the codes have, or codes that do not vary."""
     from sklearn.decomposition import PCA
 
-    most = min(codes.shape)
-    if dimensions > most:
-        raise UserError(
-            f"-d {dimensions}: {len(codes)} codes of dimension n = {codes.shape[1]} have at most {most} principal "
-            "components"
-        )
+    if dimensions > min(codes.shape):
+        most = f"{len(codes)} codes of dimension n = {codes.shape[1]} have at most {min(codes.shape)}"
+        raise UserError(f"-d {dimensions}: {most} principal components")
     require_variation(codes)
     return PCA(dimensions, random_state=seed).fit(codes.double().numpy())
 
@@ -152,10 +144,8 @@ def fit_pca(codes: Tensor, dimensions: int, seed: int) -> "PCA":
 def require_variation(codes: Tensor) -> None:
     """Raises UserError where all codes ``(N, n)`` are the same up to the rounding of float32."""
     if len(codes) < 2 or codes.double().std(dim=0).max() <= 1e-6 * codes.abs().max():
-        raise UserError(
-            f"all {len(codes)} codes are the same: the images do not differ, or the encoder ignores them; there is "
-            "nothing to fit"
-        )
+        why = "the images do not differ, or the encoder ignores them; there is nothing to fit"
+        raise UserError(f"all {len(codes)} codes are the same: {why}")
 
 
 def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -170,7 +160,6 @@ def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> 
     """
     deviation, mean = torch.std_mean(codes.double(), dim=0)
     order = deviation.argsort(descending=True)
-    walked = mean.repeat(len(order[:dimensions]), steps, 1)
-    for row, dimension in enumerate(order[:dimensions]):
-        walked[row, :, dimension] += torch.linspace(-reach, reach, steps, dtype=torch.float64) * deviation[dimension]
-    return walked.flatten(0, 1).float(), order
+    positions = torch.linspace(-reach, reach, steps, dtype=torch.float64)
+    directions = torch.diag(deviation)[order[:dimensions]]
+    return (mean + positions[:, None] * directions[:, None]).flatten(0, 1).float(), order

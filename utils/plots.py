@@ -1,4 +1,7 @@
-"""Figures: grids of images, spectra, embeddings. Each is written whole or not at all."""
+"""Figures: grids of images, spectra, embeddings. Each is written whole or not at all.
+
+matplotlib is imported where a figure is made: --help does not wait for it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from utils.files import replacing
 
-if TYPE_CHECKING:  # matplotlib is imported where a figure is made: --help does not wait for it
+if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MINIMUM_TILE = 64  # pixels: smaller images are enlarged by a whole factor, pixel by pixel
@@ -75,9 +78,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
         for label, values in curves.items():
             shown = np.where(values > 0, values, np.nan) if scale == "log" else values
             axis.plot(np.arange(1, len(values) + 1), shown, label=plain(label), marker=".", markersize=4, linewidth=1.2)
-        axis.set_yscale(scale)
-        axis.set_xlabel("index of the singular value")
-        axis.set_ylabel("σ / σ₁")
+        axis.set(yscale=scale, xlabel="index of the singular value", ylabel="σ / σ₁")
         axis.set_xlim(left=0)
         for position, word in marks:
             axis.axvline(position, color="black", linestyle="--", linewidth=0.8)
@@ -106,22 +107,16 @@ def embedding(
 
     figure, (axes,) = subplots(1, 2, size=(11, 5.2), sharex=True, sharey=True)
     real = points[~sampled]
-    if labels is None or classes is None:
-        axes[0].scatter(*real.T, s=6, color="tab:blue", label="test images")
-    else:
+    groups = [(real, "tab:blue", "test images")]
+    if labels is not None and classes is not None:
         colours = colormaps["tab10" if len(classes) <= 10 else "tab20"]
-        for index, name in enumerate(classes):
-            axes[0].scatter(*real[labels == index].T, s=6, color=colours(index % colours.N), label=plain(name))
-    below = {"fontsize": 8, "markerscale": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "ncols": 5}
-    axes[0].legend(**below)
-    axes[0].set_title("test images")
-    axes[1].scatter(*real.T, s=6, color="lightgrey", label="test images")
-    axes[1].scatter(*points[sampled].T, s=6, color="tab:red", label="sampled images")
-    axes[1].legend(**below)
-    axes[1].set_title("sampled images over them")
-    for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
+        groups = [(real[labels == k], colours(k % colours.N), plain(name)) for k, name in enumerate(classes)]
+    over = [(real, "lightgrey", "test images"), (points[sampled], "tab:red", "sampled images")]
+    for axis, title, parts in zip(axes, ("test images", "sampled images over them"), (groups, over), strict=True):
+        for part, colour, label in parts:
+            axis.scatter(*part.T, s=6, color=colour, label=label)
+        axis.legend(fontsize=8, markerscale=2, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=5)
+        axis.set(title=title, xticks=[], yticks=[])
     return figure
 
 
@@ -140,17 +135,15 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
             chosen = component == index
             axis.plot(density[chosen], estimate[chosen], ".", markersize=2, label=f"component {index}", rasterized=True)
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel("true density")
-        axis.set_ylabel("estimated density / its largest")
+        axis.set(xlabel="true density", ylabel="estimated density / its largest")
     axes[0].legend(fontsize=7, markerscale=4)
     return figure
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> "Figure":
-    """Images of each class in each cluster, the clusters in the order of the classes that they are matched to.
+    """Images of each class in each cluster ``(clusters, classes)``, the clusters in the order of the classes.
 
     Args:
-        counts: ``(clusters, classes)``.
         classes: their names.
         matched: cluster to class.
     """
@@ -158,14 +151,11 @@ def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int
     size = 0.55 * len(classes) + 1.5
     figure, ((axis,),) = subplots(size=(size, size))
     axis.imshow(counts[order], cmap="Blues")
-    for row, cluster in enumerate(order):
-        for column, count in enumerate(counts[cluster]):
-            colour = "white" if count > counts.max() / 2 else "black"
-            axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    axis.set_xticks(
-        range(len(classes)), [plain(name) for name in classes], rotation=45 if max(map(len, classes)) > 2 else 0
-    )
+    for (row, column), count in np.ndenumerate(counts[order]):
+        colour = "white" if count > counts.max() / 2 else "black"
+        axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+    rotation = 45 if max(map(len, classes)) > 2 else 0
+    axis.set_xticks(range(len(classes)), [plain(name) for name in classes], rotation=rotation)
     axis.set_yticks(range(len(order)), order)
-    axis.set_xlabel("label")
-    axis.set_ylabel("class found without labels")
+    axis.set(xlabel="label", ylabel="class found without labels")
     return figure

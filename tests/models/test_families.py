@@ -14,7 +14,7 @@ from experiments import run, train_flags
 from experiments.presets import PRESETS
 from models import MODELS
 from models.base import Autoencoder
-from utils import clusters
+from utils import metrics
 
 
 @pytest.fixture
@@ -103,13 +103,13 @@ def test_pretraining_is_part_of_a_run(script):
 def test_agreement_of_clusters_with_labels():
     labels = np.repeat([0, 1, 2], 10)
     renamed = np.repeat([2, 0, 1], 10)
-    counts = clusters.confusion(renamed, labels, 3, 3)
-    assert clusters.match(counts) == {2: 0, 0: 1, 1: 2}
-    assert clusters.agreement(renamed, labels, counts) == pytest.approx(
+    counts = metrics.confusion(renamed, labels, 3, 3)
+    assert metrics.match(counts) == {2: 0, 0: 1, 1: 2}
+    assert metrics.agreement(renamed, labels, counts) == pytest.approx(
         {"accuracy": 1, "normalized_mutual_information": 1, "adjusted_rand_index": 1}
     )
     merged = np.repeat([0, 0, 1], 10)  # two classes in one cluster: only one of them can be matched
-    counts = clusters.confusion(merged, labels, 4, 3)
-    assert clusters.agreement(merged, labels, counts)["accuracy"] == pytest.approx(2 / 3)
+    counts = metrics.confusion(merged, labels, 4, 3)
+    assert metrics.agreement(merged, labels, counts)["accuracy"] == pytest.approx(2 / 3)
     # Greedy choice would take the 6 first and end with 6 + 0; the best matching has 5 + 5.
-    assert clusters.match(np.array([[6, 5], [5, 0]])) == {0: 1, 1: 0}
+    assert metrics.match(np.array([[6, 5], [5, 0]])) == {0: 1, 1: 0}
