@@ -43,7 +43,7 @@ def first_images(trained: Trained, split: str, size: int | None, needed: int = 0
     dataset = trained.dataset(split)
     if size is not None and size > len(dataset):
         raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(dataset)} images")
-    dataset = dataset.first(size or min(SHOWN, len(dataset)))
+    dataset = dataset.first(size or SHOWN)
     if needed > len(dataset):
         found = f"{needed} test images but the sample has {len(dataset)}"
         raise UserError(f"{what} needs {found}: raise -N or lower -X or -Y")

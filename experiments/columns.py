@@ -11,8 +11,6 @@ SAMPLERS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: the title of a metric and its format."""
-
     title: str
     form: str = ".3f"
 
@@ -23,12 +21,9 @@ class Column:
 
 def distance_columns(suffix: str) -> dict[str, Column]:
     """Columns of the distances by one kind of features, whose suffix ("" or "_cls") is part of every name."""
-    columns = {}
-    for source in (*SAMPLERS, "reconstruction", "interpolation"):
-        columns[f"fid{suffix}_{source}"] = Column(f"FID{suffix} {source}", ".2f")
-    for source in SAMPLERS:
-        columns[f"kid{suffix}_{source}"] = Column(f"KID{suffix} {source}", ".4f")
-    return columns
+    sources = (*SAMPLERS, "reconstruction", "interpolation")
+    fid = {f"fid{suffix}_{source}": Column(f"FID{suffix} {source}", ".2f") for source in sources}
+    return fid | {f"kid{suffix}_{source}": Column(f"KID{suffix} {source}", ".4f") for source in SAMPLERS}
 
 
 COLUMNS = {

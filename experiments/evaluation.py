@@ -7,8 +7,8 @@ from pathlib import Path
 
 import data
 from experiments.run import RunConfig, read
-from experiments.trained import Trained, build
-from utils import checkpoint, cli, devices, files, latents, plots
+from experiments.trained import POSTERIORS, Trained, build
+from utils import checkpoint, cli, devices, files, plots
 from utils.errors import UserError
 
 
@@ -20,8 +20,8 @@ def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) 
     cli.add_model(parser, linear_layers=True)
     group = cli.add_run(parser, batch_size=batch_size)
     what = "the code of an encoder that gives a distribution"
-    what += "".join(f"; {name}: {title}" for name, title in latents.POSTERIORS.items())
-    group.add_argument("--posterior", choices=list(latents.POSTERIORS), default="sample", help=what)
+    what += "".join(f"; {name}: {title}" for name, title in POSTERIORS.items())
+    group.add_argument("--posterior", choices=list(POSTERIORS), default="sample", help=what)
     cli.add_results(cli.add_checkpoint(parser, several=several))
 
 

@@ -7,7 +7,6 @@ the two are not comparable.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -32,22 +31,12 @@ class FeaturesUnavailable(Exception):
 
 @dataclass
 class Extractor:
-    """A network from images to features.
-
-    Attributes:
-        name: "inception" or "classifier".
-        suffix: of the metrics' names: "" or "_cls".
-        network: uint8 images ``(B, C, H, W)`` to features ``(B, F)``.
-        batch_size: images at a time.
-        test_accuracy: of the classifier.
-    """
-
-    name: str
-    suffix: str
-    network: nn.Module
+    name: str  # "inception" or "classifier"
+    suffix: str  # of the metrics' names: "" or "_cls"
+    network: nn.Module  # uint8 images (B, C, H, W) to features (B, F)
     batch_size: int
     device: torch.device
-    test_accuracy: float | None = None
+    test_accuracy: float | None = None  # of the classifier
 
     @torch.no_grad()
     def of(self, batches: Iterable[Tensor], total: int, title: str) -> Tensor:
@@ -69,8 +58,7 @@ class Inception(nn.Module):
         super().__init__()
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        path = None if weights is None else str(weights)
-        self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], path)
+        self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], None if weights is None else str(weights))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.expand(-1, 3, -1, -1))  # grey is repeated to RGB
@@ -82,25 +70,24 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
     Raises:
         UserError: the file is not there or not that network's. FeaturesUnavailable: no download, or no torch-fidelity.
     """
-    expected = "weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
-    if weights is not None:
-        path = Path(weights)
-        if not path.is_file():
-            raise UserError(f"--inception-weights {path}: no such file; expected {expected}")
-        try:
+    path = None if weights is None else Path(weights)
+    expected = "expected weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
+    if path is not None and not path.is_file():
+        raise UserError(f"--inception-weights {path}: no such file; {expected}")
+    try:
+        if path is not None:
             torch.load(path, map_location="cpu", weights_only=True)  # the library would run any code in the file
-            network = Inception(path)
-        except Exception as error:  # a damaged file can fail anywhere
+        network = Inception(path)
+    except Exception as error:  # a damaged file can fail anywhere
+        if path is not None:
             reason = f"not the weights of FID's Inception network ({type(error).__name__})"
-            raise UserError(f"--inception-weights {path}: {reason}; expected {expected}") from error
-    else:
-        try:
-            network = Inception(None)
-        except ModuleNotFoundError as error:
+            raise UserError(f"--inception-weights {path}: {reason}; {expected}") from error
+        if isinstance(error, ModuleNotFoundError):
             raise FeaturesUnavailable("FID and KID need torch-fidelity (pip install torch-fidelity)") from error
-        except (URLError, OSError, RuntimeError) as error:
+        if isinstance(error, OSError | RuntimeError):
             advice = "give the file with --inception-weights, or use --features classifier"
             raise FeaturesUnavailable(f"the Inception weights cannot be downloaded ({error}); {advice}") from error
+        raise
     return Extractor("inception", "", network.to(device).eval(), 50, device)
 
 
@@ -110,11 +97,9 @@ class Classifier(nn.Module):
     def __init__(self, channels: int, classes: int):
         super().__init__()
         layers: list[nn.Module] = []
-        inputs = channels
-        for width in WIDTHS:
+        for inputs, width in zip((channels, *WIDTHS), WIDTHS, strict=False):
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
-            inputs = width
-        layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * inputs, FEATURES), nn.ReLU()]
+        layers += [nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * WIDTHS[-1], FEATURES), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(FEATURES, classes)
 
@@ -123,11 +108,7 @@ class Classifier(nn.Module):
 
 
 def classifier(folder: Path, trained: Trained) -> Extractor:
-    """Features of a classifier trained once on the data set of ``trained``, then kept in ``folder``.
-
-    Raises:
-        UserError: the data set has no labels.
-    """
+    """Features of a classifier trained once on a labelled data set, then kept in ``folder``. Raises UserError."""
     config, device = trained.config, trained.device
     name = config.dataset
     path = folder / f"{name}-{config.image_size}x{config.channels}.pt"
@@ -135,16 +116,15 @@ def classifier(folder: Path, trained: Trained) -> Extractor:
     if train_set.labels is None:
         raise UserError(f"--features classifier: {name} has no labels to train one on; use --features inception")
     identity = fingerprint(train_set, test_set)
-    classes = int(train_set.labels.max()) + 1
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
         record = kept_classifier(path, device)
         torch.manual_seed(0)
-        network = Classifier(config.channels, classes).to(device)
+        network = Classifier(config.channels, int(train_set.labels.max()) + 1).to(device)
         if record is None or record["identity"] != identity:
             print(f"training the classifier of {name} whose features FID_cls compares: once, a few minutes on a CPU")
             fit(network, train_set, device)
-            record = {"identity": identity, "test_accuracy": accuracy(network, test_set, device)}
-            record["weights"] = network.state_dict()
+            found = accuracy(network, test_set, device)
+            record = {"identity": identity, "test_accuracy": found, "weights": network.state_dict()}
             with files.replacing(path) as temporary:
                 torch.save(record, temporary)
     network.load_state_dict(record["weights"])
@@ -175,22 +155,19 @@ def fit(network: Classifier, train_set: data.Dataset, device: torch.device) -> N
     """Train in place: Adam, one cycle of the learning rate, images shifted by up to two pixels."""
     per_epoch = -(-len(train_set) // BATCH_SIZE)
     epochs = max(EPOCHS, -(-MIN_STEPS // per_epoch))
+    steps = epochs * per_epoch
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * per_epoch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     train_set, labels = train_set.to(device), torch.as_tensor(train_set.labels, device=device)
     network.train()
-    with tqdm(total=epochs * per_epoch, desc="classifier", leave=False, disable=None) as bar:
-        for _ in range(epochs):
-            for index in torch.randperm(len(train_set)).split(BATCH_SIZE):
-                x = train_set[index].to(device).mul(255)
-                shifts = torch.randint(-2, 3, (2,)).tolist()
-                logits = network.head(network(x.roll(shifts, (2, 3))))
-                loss = F.cross_entropy(logits, labels[index.to(device)])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
+    order = (index for _ in range(epochs) for index in torch.randperm(len(train_set)).split(BATCH_SIZE))
+    for index in tqdm(order, "classifier", steps, leave=False, disable=None):
+        x = train_set[index].to(device).mul(255)
+        logits = network.head(network(x.roll(torch.randint(-2, 3, (2,)).tolist(), (2, 3))))
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(logits, labels[index.to(device)]).backward()
+        optimizer.step()
+        schedule.step()
     network.eval()
 
 

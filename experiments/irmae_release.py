@@ -3,6 +3,7 @@
 They determine the architecture, the channels, n, l and whether it is a VAE.
 """
 
+import re
 from pathlib import Path
 
 from torch import Tensor
@@ -10,9 +11,7 @@ from torch import Tensor
 from utils.errors import UserError
 
 FIRST_WIDTHS = {32: "mnist", 128: "celeba"}  # channels after the encoder's first convolution
-
-
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # of DataParallel and of torch.compile
 
 
 def unwrap(record: dict, path: Path) -> dict[str, Tensor]:
@@ -24,19 +23,11 @@ def unwrap(record: dict, path: Path) -> dict[str, Tensor]:
         UserError: no state dict with the names ``enc.*``.
     """
     for candidate in (record, *(value for value in record.values() if isinstance(value, dict))):
-        weights = {without_prefixes(str(key)): value for key, value in candidate.items()}
+        weights = {PREFIXES.sub("", str(key)): value for key, value in candidate.items()}
         if any(key.startswith("enc.") for key in weights) and all(isinstance(v, Tensor) for v in weights.values()):
             return weights
-    found = ", ".join(map(str, list(record)[:3]))
-    raise UserError(
-        f"{path}: neither a checkpoint of train.py nor a state dict of the IRMAE release (it holds {found})"
-    )
-
-
-def without_prefixes(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
+    found = f"it holds {', '.join(map(str, list(record)[:3]))}"
+    raise UserError(f"{path}: neither a checkpoint of train.py nor a state dict of the IRMAE release ({found})")
 
 
 def describe_weights(weights: dict[str, Tensor], path: Path) -> dict:
@@ -54,9 +45,8 @@ def describe_weights(weights: dict[str, Tensor], path: Path) -> dict:
             architecture = "shape"
             code_width, latent_dim = weights["enc.dcnn.8.weight"].shape[0], weights["dec.dcnn.0.weight"].shape[0]
     except (KeyError, IndexError) as error:
-        raise UserError(
-            f"{path}: a state dict, but not one of the code released with IRMAE (no {error} as its networks have)"
-        ) from error
+        lacking = f"no {error} as its networks have"
+        raise UserError(f"{path}: a state dict, but not one of the code released with IRMAE ({lacking})") from error
     linear_layers = sum(key.startswith("mlp.hidden.") for key in weights)
     config = {"architecture": architecture, "channels": first.shape[1], "latent_dim": latent_dim}
     if code_width == 2 * latent_dim:

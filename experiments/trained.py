@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import data
 from experiments.run import Checkpoint, RunConfig, read
@@ -22,6 +23,8 @@ from models.base import Autoencoder
 from utils import checkpoint, devices, latents
 from utils.errors import UserError
 
+Images = Tensor | np.ndarray | data.Dataset  # (N, C, H, W): floats in [0, 1] or uint8
+POSTERIORS = {"sample": "a draw of q(z | x), as the code released with IRMAE", "mean": "the mean of q(z | x)"}
 FIT_SIZE = 10_000  # training images whose codes a density is fitted to
 
 
@@ -30,16 +33,13 @@ class Trained:
     """A trained model, the configuration of its training run, and the data that it was trained on.
 
     Attributes:
-        name: of the checkpoint.
-        path: of its file.
+        name, path: of the checkpoint and its file.
         model: in evaluation mode, on ``device``.
         config: of the training; ``data_path`` is where the data lies now.
-        epochs: finished ones; None for a checkpoint of the code released with IRMAE, which does not record them.
-        seconds: of training and validation; None as well.
+        epochs, seconds: finished, and spent; None for a file of the code released with IRMAE, which has neither.
         posterior: the codes that ``codes``, ``spectrum`` and ``sample`` use of an encoder that gives a distribution:
             "sample", a draw, as the code released with IRMAE; or "mean".
         seed: of these draws.
-        batch_size: images at a time.
     """
 
     name: str
@@ -61,33 +61,35 @@ class Trained:
             self._datasets[split, size] = self.config.load_data(split, size)
         return self._datasets[split, size]
 
-    def encode(self, images: Tensor | np.ndarray | data.Dataset) -> Tensor:
-        """Codes of images; the mean of the posterior where the code is a distribution.
-
-        Args:
-            images: any number, ``(N, C, H, W)``, as floats in [0, 1] or as uint8; or a data set.
-
-        Returns:
-            ``(N, n)`` float32 in main memory.
+    def encode(self, images: Images) -> Tensor:
+        """Codes ``(N, n)`` in main memory; the mean of the posterior where the code is a distribution.
 
         Raises:
             UserError: images of another shape, type or range; codes that are not finite.
         """
         return self._encode(images, "mean")
 
-    def sample_codes(self, images: Tensor | np.ndarray | data.Dataset) -> Tensor:
+    def sample_codes(self, images: Images) -> Tensor:
         """A draw of each image's posterior, from ``seed``; as ``encode`` where the code is not a distribution."""
         return self._encode(images, "sample")
 
-    def codes(self, images: str | Tensor | np.ndarray | data.Dataset = "test", size: int | None = None) -> Tensor:
+    def codes(self, images: str | Images = "test", size: int | None = None) -> Tensor:
         """Codes ``(N, n)`` of the kind that ``posterior`` names, of a split of the data set or of images."""
         return self._encode(self.dataset(images, size) if isinstance(images, str) else images, self.posterior)
 
-    def _encode(self, images: Tensor | np.ndarray | data.Dataset, posterior: str) -> Tensor:
-        batches = -(-len(images) // self.batch_size)
-        return latents.encode(self.model, self._batches(images), posterior, self.seed, batches)
+    @torch.no_grad()
+    def _encode(self, images: Images, posterior: str) -> Tensor:
+        model, total = self.model.eval(), -(-len(images) // self.batch_size)
+        function = {"mean": model.encode, "sample": model.sample_codes}[posterior]
+        batches = tqdm(self._batches(images), "encoding", total, leave=False, disable=None)
+        with torch.random.fork_rng(list({each.device for each in model.parameters() if each.is_cuda})):
+            torch.manual_seed(self.seed)
+            codes = torch.cat([function(x) for x in batches]).cpu()  # once, at the end: no batch waits for the host
+        if not torch.isfinite(codes).all():
+            raise UserError("the codes of this checkpoint are not finite numbers: train again with a lower --lr")
+        return codes
 
-    def _batches(self, images: Tensor | np.ndarray | data.Dataset) -> Iterator[Tensor]:
+    def _batches(self, images: Images) -> Iterator[Tensor]:
         if isinstance(images, data.Dataset):
             return images.batches(self.batch_size, self.device)
         x, size = torch.as_tensor(images), self.config.image_size
@@ -100,7 +102,7 @@ class Trained:
             raise UserError(f"images of type {x.dtype}: expected uint8, or floats in [0, 1]")
         return (part.to(self.device, torch.float32) for part in x.split(self.batch_size))
 
-    def is_stochastic(self, images: Tensor | np.ndarray | data.Dataset) -> bool:
+    def is_stochastic(self, images: Images) -> bool:
         """Whether the encoder gives a distribution: draws of these images' codes differ from the means."""
         return not torch.equal(self.encode(images), self.sample_codes(images))
 
@@ -108,9 +110,12 @@ class Trained:
         """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1], in main memory."""
         return torch.cat([images.cpu() for images in self.decode_batches(codes)])
 
+    @torch.no_grad()
     def decode_batches(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
         """The same in batches, on the device: never all images at once."""
-        return latents.decode(self.model, torch.as_tensor(codes), self.batch_size, self.device)
+        self.model.eval()
+        for part in torch.as_tensor(codes).float().split(self.batch_size):
+            yield self.model.decode(part.to(self.device)).clamp(0, 1)
 
     def spectrum(self, split: str = "test", size: int | None = None) -> latents.Spectrum:
         """Singular values of the covariance of the codes of a split, as ``singular.py`` shows them."""
@@ -123,18 +128,15 @@ class Trained:
             dataset = self.dataset("train")
             if len(dataset) < 2:
                 raise UserError(f"{len(dataset)} training image: a distribution of codes needs at least 2")
-            self._training_codes = {key: self.codes(dataset.first(min(FIT_SIZE, len(dataset))))}
+            self._training_codes = {key: self.codes(dataset.first(FIT_SIZE))}
         return self._training_codes[key]
 
     def sample(self, density: str, num: int, seed: int = 0, components: int = 4) -> Tensor:
-        """Codes ``(num, n)`` drawn from a density.
+        """Codes ``(num, n)`` drawn from a density. Raises UserError for the prior of a model that has none.
 
         Args:
             density: "prior", the model's own; "mvg", a multivariate Gaussian, or "gmm", a mixture of ``components``
                 Gaussians, fitted to ``training_codes``.
-
-        Raises:
-            UserError: another density, or the prior of a model that has none.
         """
         if density == "prior":
             return self.model.sample_prior(num, torch.Generator().manual_seed(seed)).cpu()
@@ -146,14 +148,10 @@ class Trained:
 
     def summary(self) -> dict:
         """Where a result comes from, for the JSON files beside the figures."""
-        sizes = {key: getattr(self.config, key) for key in ("architecture", "channels", "latent_dim")}
-        return {
-            "model_name": self.name,
-            "model": self.config.model,
-            "config": sizes | self.config.options,
-            "dataset": self.config.dataset,
-            "posterior": self.posterior,
-        }
+        config = self.config
+        sizes = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")}
+        about = {"model_name": self.name, "model": config.model, "config": sizes | config.options}
+        return about | {"dataset": config.dataset, "posterior": self.posterior}
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | Path | None = None) -> Trained:

@@ -1,18 +1,16 @@
-"""Codes of many images, the spectrum of their covariance, and the densities that are fitted to them.
+"""The spectrum of the covariance of codes, and the densities that are fitted to them.
 
 scikit-learn is imported where it is used: --help does not wait for it.
 """
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from utils.errors import UserError
 
@@ -21,55 +19,14 @@ if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
 RANK_THRESHOLD = 1e-3
-POSTERIORS = {"sample": "a draw of q(z | x), as the code released with IRMAE", "mean": "the mean of q(z | x)"}
-
-
-@torch.no_grad()
-def encode(
-    model, batches: Iterable[Tensor], posterior: str = "mean", seed: int = 0, total: int | None = None
-) -> Tensor:
-    """The codes of all images in their order: ``(N, n)`` float32 in main memory.
-
-    Args:
-        model: a ``models.base.Autoencoder``; it is put into evaluation mode.
-        batches: of images ``(B, C, H, W)`` in [0, 1], on the model's device.
-        posterior: a key of ``POSTERIORS``. The two differ only for a model whose encoder gives a distribution.
-        seed: of the draws; the random state of the caller is not changed.
-        total: number of batches, for the progress bar.
-
-    Raises:
-        UserError: the codes are not finite.
-    """
-    model.eval()
-    function = {"mean": model.encode, "sample": model.sample_codes}[posterior]
-    with torch.random.fork_rng(list({each.device for each in model.parameters() if each.is_cuda})):
-        torch.manual_seed(seed)
-        # Copied once, at the end: no batch waits for the host.
-        codes = torch.cat([function(x) for x in tqdm(batches, "encoding", total, leave=False, disable=None)]).cpu()
-    if not torch.isfinite(codes).all():
-        raise UserError("the codes of this checkpoint are not finite numbers: train again with a lower --lr")
-    return codes
-
-
-@torch.no_grad()
-def decode(model, codes: Tensor, batch_size: int, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-    """Images of codes ``(N, n)`` in batches ``(batch_size, C, H, W)``, clamped to [0, 1], on the device."""
-    model.eval()
-    for part in codes.float().split(batch_size):
-        yield model.decode(part.to(device)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values of the covariance of a set of codes, largest first, divided by the largest.
+    """Singular values of the covariance of a set of codes."""
 
-    Attributes:
-        values: ``(n,)`` float64; all zero where the codes do not vary at all.
-        largest: σ1, before the division.
-    """
-
-    values: np.ndarray
-    largest: float
+    values: np.ndarray  # (n,) float64, largest first, divided by it; all zero where the codes do not vary at all
+    largest: float  # σ1, before the division
 
     def rank(self, threshold: float = RANK_THRESHOLD) -> int:
         """How many are above the threshold: the "non-zero" singular values of IRMAE's tables."""
