@@ -67,18 +67,16 @@ def balanced_subset(labels: Tensor, size: int, seed: int) -> Tensor:
 def labels_of(dataset: data.Dataset, name: str) -> Tensor:
     """The labels. Raises UserError where the data set has none."""
     if dataset.labels is None:
-        labelled = ", ".join(key for key, info in data.DATASETS.items() if info.labels)
-        raise UserError(
-            f"--dataset {name} has no labels to classify: use {labelled}, or a folder with one sub-folder per class"
-        )
+        others = ", ".join(key for key, info in data.DATASETS.items() if info.labels)
+        others += ", or a folder with one sub-folder per class"
+        raise UserError(f"--dataset {name} has no labels to classify: use {others}")
     return dataset.labels
 
 
 def fit(args: argparse.Namespace, modules: nn.ModuleList, forward: Callable, train: tuple, test: tuple) -> dict:
-    """Train a classifier; its test accuracies.
+    """Train ``modules``, with which ``forward`` makes logits ``(B, classes)`` of inputs; the accuracies.
 
     Args:
-        modules: what is trained; ``forward`` makes logits ``(B, classes)`` of inputs with it.
         train, test: inputs and labels ``(N,)``, on the device.
 
     Returns:
@@ -114,26 +112,20 @@ def fit(args: argparse.Namespace, modules: nn.ModuleList, forward: Callable, tra
 def untrained(args: argparse.Namespace) -> Trained:
     """A plain encoder for the data set with initial weights: the baseline that has nothing but the labels."""
     described = data.describe(args.dataset, args.image_size, args.channels)
-    config = RunConfig(
-        model="ae",
-        architecture=described["architecture"],
-        latent_dim=args.latent_dim or described["latent_dim"],
-        **{key: described[key] for key in ("image_size", "channels")},
-        **{key: getattr(args, key) for key in ("dataset", "data_path", "skip_corrupt", "white")},
-    )
+    sizes = {key: described[key] for key in ("architecture", "image_size", "channels")}
+    flags = {key: getattr(args, key) for key in ("dataset", "data_path", "skip_corrupt", "white")}
+    config = RunConfig(model="ae", latent_dim=args.latent_dim or described["latent_dim"], **sizes, **flags)
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     device = devices.choose(args.gpu)
-    model = devices.prepare(config.build_model(), device)
-    return Trained("supervised", path, model, config, device, posterior="mean")
+    return Trained("supervised", path, devices.prepare(config.build_model(), device), config, device, posterior="mean")
 
 
 @torch.no_grad()
 def compare_clusters(args: argparse.Namespace) -> None:
     """Accuracy under the best matching, mutual information and Rand index of the classes found without labels."""
     trained = evaluation.from_args(args)
-    dataset = trained.dataset("test")
-    labels = labels_of(dataset, args.dataset).numpy()
-    model, names = trained.model, dataset.classes
+    dataset, model = trained.dataset("test"), trained.model
+    labels, names = labels_of(dataset, args.dataset).numpy(), dataset.classes
     batches = dataset.batches(args.batch_size, trained.device)
     probabilities = torch.cat([model.classify(x).cpu() for x in batches])
     found = probabilities.argmax(dim=1).numpy()

@@ -31,12 +31,10 @@ def parse_arguments() -> argparse.Namespace:
     what = "of FID and KID. classifier: a small one trained once on the labelled data set; its distances are called "
     what += "FID_cls and KID_cls; none: leave them out"
     add("--features", nargs="+", choices=("inception", "classifier", "none"), default=["inception"], help=what)
-    what = "weights-inception-2015-12-05-*.pth (default: downloaded)"
-    add("--inception-weights", metavar="FILE", help=what)
+    add("--inception-weights", metavar="FILE", help="weights-inception-2015-12-05-*.pth (default: downloaded)")
     what = "where samples come from" + "".join(f"; {name}: {title}" for name, title in SAMPLERS.items())
     add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=what)
-    what = "samples to compare with the test images"
-    add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help=what)
+    add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples to compare with test images")
     add("-d", type=cli.positive, default=4, help="Gaussians of gmm")
     evaluation.add_flags(parser, several=True)
     args = parser.parse_args()
@@ -77,11 +75,9 @@ class Reference:
 
     def summary(self) -> dict:
         """What the distances of a row depend on."""
-        return {
-            "test_images": len(self.dataset),
-            "features": [extractor.name for extractor in self.extractors],
-            "classifier_accuracy": next((e.test_accuracy for e in self.extractors if e.test_accuracy), None),
-        }
+        accuracy = next((each.test_accuracy for each in self.extractors if each.test_accuracy), None)
+        names = [each.name for each in self.extractors]
+        return {"test_images": len(self.dataset), "features": names, "classifier_accuracy": accuracy}
 
 
 def reconstruction(trained: Trained, dataset: data.Dataset, codes: Tensor) -> dict[str, float]:

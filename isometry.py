@@ -26,8 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument_group("isometry").add_argument
     add("--pairs", type=cli.positive, default=1000, metavar="P", help="pairs of steps, each at its own code")
     add("--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code")
-    what = "codes at which every dimension is measured"
-    add("--metric-codes", type=cli.positive, default=16, metavar="M", help=what)
+    add("--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which all dimensions are measured")
     evaluation.add_flags(parser, batch_size=100, several=True)
     return parser.parse_args()
 
@@ -42,11 +41,10 @@ def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: torch.T
 
 
 def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str, np.ndarray], torch.Tensor]:
-    """Everything about one checkpoint.
+    """A checkpoint's row of numbers, the arrays behind the figure, and the images of the traverse.
 
-    Returns:
-        its row of numbers; the arrays behind the figure, those of ``isometry.inner_products``, ``variance`` ``(n,)``
-        and ``metric:...`` ``(M, n)``, dimensions by falling variance; the images of the traverse.
+    The arrays are those of ``isometry.inner_products``, and ``variance`` ``(n,)`` and ``metric:...`` ``(M, n)``, whose
+    dimensions are sorted by variance, largest first.
     """
     dataset = trained.dataset("test", args.test_size)
     if len(dataset) < 2:
@@ -84,11 +82,7 @@ def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str,
 
 
 def draw(rows: list[dict], panels: list[dict[str, np.ndarray]]) -> "plots.Figure":
-    """A line for each model: inner products under each metric, the variances of the code, the decoder's metric.
-
-    Args:
-        rows, panels: numbers and arrays of each model, from ``measure``.
-    """
+    """A line for each model: inner products under each metric, the variances of the code, the decoder's metric."""
     titles = {"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}
     metrics = [metric for metric in titles if f"{metric}-difference" in panels[0]]
     columns = len(metrics) + 2
@@ -136,8 +130,7 @@ def main() -> None:
     rows, panels = [], []
     for trained in evaluation.all_from_args(args):
         row, arrays, images = measure(trained, args)
-        rows.append(row)
-        panels.append(arrays)
+        rows, panels = [*rows, row], [*panels, arrays]
         path = evaluation.output_path(args, "isometry", f"{trained.name}-traverse")
         plots.save_grid(path, images, TRAVERSED)
         print(f"traverse of the {len(images) // TRAVERSED} dimensions with most variance: {path}")

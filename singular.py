@@ -18,14 +18,9 @@ def measure(trained: Trained, size: int | None, threshold: float) -> dict:
     """Rank, effective rank and spectrum; of samples and of means where the code is a distribution."""
     dataset = trained.dataset("test", size)
     chosen = latents.spectrum(trained.codes(dataset))
-    row = trained.summary() | {
-        "images": len(dataset),
-        "threshold": threshold,
-        "rank": chosen.rank(threshold),
-        "effective_rank": chosen.effective_rank(),
-        "largest_singular_value": chosen.largest,
-        "spectrum": chosen.values.tolist(),
-    }
+    row = trained.summary() | {"images": len(dataset), "threshold": threshold, "rank": chosen.rank(threshold)}
+    row |= {"effective_rank": chosen.effective_rank(), "largest_singular_value": chosen.largest}
+    row["spectrum"] = chosen.values.tolist()
     if trained.is_stochastic(dataset.first(2)):
         for kind, encode in (("sample", trained.sample_codes), ("mean", trained.encode)):
             found = latents.spectrum(encode(dataset))

@@ -28,8 +28,7 @@ def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) 
 def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
     """The trained model that the flags name: ``name``, else ``--model-name``, else the newest of the data set.
 
-    Raises:
-        UserError: no such checkpoint, a damaged one, or a flag that contradicts it.
+    Raises UserError for no such checkpoint, a damaged one, or a flag that contradicts it.
     """
     path = checkpoint.path_of(args.checkpoint, args.dataset, name or args.model_name or newest(args))
     saved = read(path)
@@ -66,8 +65,8 @@ def check_flags(args: argparse.Namespace, config: RunConfig, path: Path) -> None
     for flag, key in names.items():
         given = getattr(args, key)
         if given is not None and given != values[key]:
-            what = f"{flag[1:]} = {values[key]}" if len(flag) == 2 else f"{values[key]}"
-            raise UserError(f"{flag} {given} contradicts {path}, whose model {config.model} has {what}")
+            found = f"{flag.lstrip('-')} = {values[key]}"
+            raise UserError(f"{flag} {given} contradicts {path}, whose model {config.model} has {found}")
 
 
 def joined(names: Sequence[str]) -> str:

@@ -67,8 +67,7 @@ class Inception(nn.Module):
 def inception(weights: str | None, device: torch.device) -> Extractor:
     """The standard features, from ``--inception-weights`` or downloaded once into PyTorch's cache.
 
-    Raises:
-        UserError: the file is not there or not that network's. FeaturesUnavailable: no download, or no torch-fidelity.
+    Raises UserError for another file or none there, FeaturesUnavailable where there is no download or torch-fidelity.
     """
     path = None if weights is None else Path(weights)
     expected = "expected weights-inception-2015-12-05-6726825d.pth of torch-fidelity"

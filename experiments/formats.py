@@ -23,7 +23,7 @@ def config_values(record: dict, path: Path) -> dict:
     """The values of a ``RunConfig`` in a record of any format; a bare state dict comes as ``{"weights": ...}``."""
     weights = part(record, "weights", path)
     if "format" not in record:
-        values = model_values(describe_weights(weights, path)["model"])
+        values = model_values(describe_weights(weights, path))
         return values | {"dataset": path.parent.name, "image_size": models.image_size(values["architecture"])}
     if record["format"] == 1:
         return format_1_values(record, path)

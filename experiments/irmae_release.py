@@ -17,10 +17,7 @@ PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")  # of DataParallel and of tor
 def unwrap(record: dict, path: Path) -> dict[str, Tensor]:
     """The state dict in a file of another trainer: bare, or as a value (``{"state_dict": ..., "epoch": ...}``).
 
-    Prefixes that wrappers of the module add to every name are removed.
-
-    Raises:
-        UserError: no state dict with the names ``enc.*``.
+    Prefixes that wrappers of the module add are removed. Raises UserError for none with the names ``enc.*``.
     """
     for candidate in (record, *(value for value in record.values() if isinstance(value, dict))):
         weights = {PREFIXES.sub("", str(key)): value for key, value in candidate.items()}
@@ -31,11 +28,7 @@ def unwrap(record: dict, path: Path) -> dict[str, Tensor]:
 
 
 def describe_weights(weights: dict[str, Tensor], path: Path) -> dict:
-    """``{"model": {"name", "config"}}`` for a state dict with the names ``enc.*``, ``mlp.*`` and ``dec.*``.
-
-    Raises:
-        UserError: other names or shapes than the released code makes.
-    """
+    """Name and ``config`` of the model of a state dict. Raises UserError for names or shapes of other code."""
     try:
         first = weights["enc.dcnn.0.weight"]
         if "enc.fc.weight" in weights:
@@ -50,7 +43,7 @@ def describe_weights(weights: dict[str, Tensor], path: Path) -> dict:
     linear_layers = sum(key.startswith("mlp.hidden.") for key in weights)
     config = {"architecture": architecture, "channels": first.shape[1], "latent_dim": latent_dim}
     if code_width == 2 * latent_dim:
-        return {"model": {"name": "vae", "config": config}}
+        return {"name": "vae", "config": config}
     if linear_layers:
-        return {"model": {"name": "irmae", "config": config | {"linear_layers": linear_layers}}}
-    return {"model": {"name": "ae", "config": config}}
+        return {"name": "irmae", "config": config | {"linear_layers": linear_layers}}
+    return {"name": "ae", "config": config}

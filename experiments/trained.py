@@ -30,27 +30,17 @@ FIT_SIZE = 10_000  # training images whose codes a density is fitted to
 
 @dataclass
 class Trained:
-    """A trained model, the configuration of its training run, and the data that it was trained on.
+    """A trained model, the configuration of its training run, and the data that it was trained on."""
 
-    Attributes:
-        name, path: of the checkpoint and its file.
-        model: in evaluation mode, on ``device``.
-        config: of the training; ``data_path`` is where the data lies now.
-        epochs, seconds: finished, and spent; None for a file of the code released with IRMAE, which has neither.
-        posterior: the codes that ``codes``, ``spectrum`` and ``sample`` use of an encoder that gives a distribution:
-            "sample", a draw, as the code released with IRMAE; or "mean".
-        seed: of these draws.
-    """
-
-    name: str
+    name: str  # of the checkpoint
     path: Path
-    model: Autoencoder
-    config: RunConfig
+    model: Autoencoder  # in evaluation mode, on the device
+    config: RunConfig  # of the training; ``data_path`` is where the data lies now
     device: torch.device
-    epochs: int | None = None
-    seconds: float | None = None
-    posterior: str = "sample"
-    seed: int = 0
+    epochs: int | None = None  # finished; None for a file of the code released with IRMAE, which does not record them
+    seconds: float | None = None  # of training and validation; None as well
+    posterior: str = "sample"  # which codes ``codes``, ``spectrum`` and ``sample`` use, a key of POSTERIORS
+    seed: int = 0  # of draws of q(z | x)
     batch_size: int = 500
     _datasets: dict = field(default_factory=dict, repr=False)
     _training_codes: dict = field(default_factory=dict, repr=False)
@@ -64,8 +54,7 @@ class Trained:
     def encode(self, images: Images) -> Tensor:
         """Codes ``(N, n)`` in main memory; the mean of the posterior where the code is a distribution.
 
-        Raises:
-            UserError: images of another shape, type or range; codes that are not finite.
+        Raises UserError for images of another shape, type or range, and for codes that are not finite.
         """
         return self._encode(images, "mean")
 
@@ -162,8 +151,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | 
         device: "cpu" or "cuda". On CUDA, TF32 is disabled for the whole process, as in the scripts.
         data_path: folder of the data set, if it is not where it was at training.
 
-    Raises:
-        UserError: no such file, or one that is damaged or holds something else.
+    Raises UserError for no such file, or one that is damaged or holds something else.
     """
     if torch.device(device).type == "cuda":
         devices.set_precision("fp32")

@@ -97,11 +97,7 @@ def data_products(decode: Decoder, codes: Tensor, steps: list[Tensor], length: f
 def inner_products(
     decode: Decoder, codes: Tensor, delta: float, generator: torch.Generator, batch_size: int = 100
 ) -> dict[str, np.ndarray]:
-    """Inner products of pairs of steps of length δ at each code ``(N, n)``, which lies on the decoder's device.
-
-    Returns:
-        ``"latent"``, in latent space, and those of ``data_products``: ``(N,)`` float64.
-    """
+    """Inner products of pairs of steps of length δ at codes ``(N, n)``: "latent" and those of ``data_products``."""
     v, w = (delta * vectors for vectors in random_pairs(len(codes), codes.shape[1], generator))
     latent = {"latent": (v.double() * w.double()).sum(dim=1).numpy()}
     return latent | data_products(decode, codes, [v, w], 1.0, batch_size)
@@ -110,11 +106,7 @@ def inner_products(
 def metric_along_dimensions(
     decode: Decoder, codes: Tensor, delta: float, batch_size: int = 100
 ) -> dict[str, np.ndarray]:
-    """Squared length in data space of a unit step along each latent dimension, at each code ``(N, n)``.
-
-    Returns:
-        The keys of ``data_products``: ``(N, n)`` float64. The step taken has the length δ.
-    """
+    """``data_products``, each ``(N, n)``, of a unit step along each dimension with itself; the one taken is of δ."""
     n = codes.shape[1]
     axes = delta * torch.eye(n, dtype=codes.dtype).repeat(len(codes), 1)
     found = data_products(decode, codes.repeat_interleave(n, dim=0), [axes], delta, batch_size)

@@ -6,17 +6,12 @@ scikit-learn is imported where it is used: --help does not wait for it.
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from sklearn.decomposition import PCA
-    from sklearn.mixture import GaussianMixture
 
 RANK_THRESHOLD = 1e-3
 
@@ -63,8 +58,8 @@ def sample_gaussian(codes: Tensor, num: int, seed: int) -> Tensor:
     return torch.from_numpy(draws).float()
 
 
-def fit_mixture(codes: Tensor, components: int, seed: int) -> "GaussianMixture":
-    """A mixture with full covariances. Raises UserError for fewer codes than components, or codes that do not vary."""
+def fit_mixture(codes: Tensor, components: int, seed: int):
+    """A GaussianMixture of full covariances. Raises UserError for fewer codes than that, or codes that do not vary."""
     from sklearn.mixture import GaussianMixture
 
     if components > len(codes):
@@ -81,14 +76,14 @@ def fit_mixture(codes: Tensor, components: int, seed: int) -> "GaussianMixture":
     return mixture
 
 
-def sample_mixture(mixture: "GaussianMixture", num: int, seed: int | None = None) -> Tensor:
+def sample_mixture(mixture, num: int, seed: int | None = None) -> Tensor:
     """``(num, n)`` draws of a fitted mixture, component by component; in random order with a ``seed``."""
     draws = torch.from_numpy(mixture.sample(num)[0]).float()
     return draws if seed is None else draws[torch.randperm(num, generator=torch.Generator().manual_seed(seed))]
 
 
-def fit_pca(codes: Tensor, dimensions: int, seed: int) -> "PCA":
-    """Principal components. Raises UserError for more than the codes have, or codes that do not vary."""
+def fit_pca(codes: Tensor, dimensions: int, seed: int):
+    """A PCA, principal components. Raises UserError for more than the codes have, or codes that do not vary."""
     from sklearn.decomposition import PCA
 
     if dimensions > min(codes.shape):
@@ -106,11 +101,9 @@ def require_variation(codes: Tensor) -> None:
 
 
 def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> tuple[Tensor, Tensor]:
-    """Straight walks through the mean code, along each of the dimensions with most variance.
+    """Straight walks through the mean of codes ``(N, n)``, along each of the dimensions with most variance.
 
-    Args:
-        codes: ``(N, n)``.
-        reach: standard deviations to either side of the mean; 2 as published (RaDOGAGA, section 5.1).
+    ``reach``: standard deviations to either side of it; 2 as published (RaDOGAGA, section 5.1).
 
     Returns:
         ``(min(dimensions, n) * steps, n)`` codes, dimension by dimension, and all n dimensions by falling variance.

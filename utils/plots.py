@@ -42,15 +42,11 @@ def side_by_side(inputs: Tensor, outputs: Tensor) -> Tensor:
     return torch.stack([inputs, outputs.to(inputs)], dim=1).flatten(0, 1)
 
 
-def subplots(rows: int = 1, columns: int = 1, **options) -> "tuple[Figure, np.ndarray]":
-    """A figure and its axes ``(rows, columns)``, without pyplot: a notebook's backend stays as it is.
-
-    Args:
-        options: ``size`` (inches, width and height), ``sharex``, ``sharey``.
-    """
+def subplots(rows: int = 1, columns: int = 1, *, size: tuple, **options) -> "tuple[Figure, np.ndarray]":
+    """A figure of ``size`` (inches), its axes ``(rows, columns)``; without pyplot: a notebook's backend stays."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=options.pop("size", None), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
@@ -96,11 +92,10 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
 def embedding(
     points: np.ndarray, labels: np.ndarray | None, classes: list[str] | None, sampled: np.ndarray
 ) -> "Figure":
-    """A two-dimensional map: test images coloured by class on the left, sampled images over them on the right.
+    """A map ``(N, 2)``: test images coloured by class, if any, on the left, sampled images over them on the right.
 
     Args:
-        points: ``(N, 2)``.
-        labels: ``(N,)`` classes of the test images, or None.
+        labels: ``(M,)`` of the test images.
         sampled: ``(N,)`` True where the point is a sampled image.
     """
     from matplotlib import colormaps
@@ -121,12 +116,10 @@ def embedding(
 
 
 def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], component: np.ndarray) -> "Figure":
-    """Estimated against true density, one panel for each model, each point coloured by its mixture component.
+    """Estimated against true density ``(N,)``, one panel for each model, points coloured by component ``(N,)``.
 
     Args:
-        density: ``(N,)`` true.
         log_estimates: title to ``(N,)`` logarithm of the estimate, shown divided by its largest value.
-        component: ``(N,)`` int.
     """
     figure, (axes,) = subplots(1, len(log_estimates), size=(3.6 * len(log_estimates), 3.6))
     for axis, (title, log_estimate) in zip(axes, log_estimates.items(), strict=True):
@@ -141,12 +134,7 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> "Figure":
-    """Images of each class in each cluster ``(clusters, classes)``, the clusters in the order of the classes.
-
-    Args:
-        classes: their names.
-        matched: cluster to class.
-    """
+    """Images of each class in each cluster ``(clusters, classes)``, clusters in the order of their matched classes."""
     order = sorted(range(len(counts)), key=lambda cluster: matched.get(cluster, len(classes)))
     size = 0.55 * len(classes) + 1.5
     figure, ((axis,),) = subplots(size=(size, size))
