@@ -28,22 +28,6 @@ REPORT_EVERY = 10  # epochs between two evaluations of the test accuracy, as in 
 ENCODED = 500  # images encoded at a time
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.Parser(__doc__.splitlines()[0])
-    add = parser.add_argument_group("classifier").add_argument
-    add("--train-size", type=cli.positive, metavar="N", help="labelled training images (default: all)")
-    add("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
-    add("--lr", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
-    add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")
-    what = "train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels"
-    add("--clusters", action="store_true", help=what)
-    evaluation.add_flags(parser, batch_size=100)
-    args = parser.parse_args()
-    if args.clusters and (args.supervised or args.train_size):
-        raise UserError("--clusters trains nothing: leave --supervised and --train-size out")
-    return args
-
-
 def build_head(latent_dim: int, classes: int) -> nn.Sequential:
     """The published classifier, ``(B, n)`` to ``(B, classes)``: two hidden layers of n units, ReLU, dropout 0.5.
 
@@ -60,7 +44,7 @@ def balanced_subset(labels: Tensor, size: int, seed: int) -> Tensor:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     # Each image's place among those of its class: taking the lowest places first takes from all classes alike.
     shuffled = pd.Series(labels[order].numpy())
-    place = torch.from_numpy(shuffled.groupby(shuffled).cumcount().to_numpy())
+    place = torch.tensor(shuffled.groupby(shuffled).cumcount().to_numpy())
     return order[torch.argsort(place, stable=True)[:size]]
 
 
@@ -74,14 +58,10 @@ def labels_of(dataset: data.Dataset, name: str) -> Tensor:
 
 
 def fit(args: argparse.Namespace, modules: nn.ModuleList, forward: Callable, train: tuple, test: tuple) -> dict:
-    """Train ``modules``, with which ``forward`` makes logits ``(B, classes)`` of inputs; the accuracies.
+    """Train ``modules``, with which ``forward`` makes logits ``(B, classes)`` of inputs; the test accuracies.
 
-    Args:
-        train, test: inputs and labels ``(N,)``, on the device.
-
-    Returns:
-        ``test_accuracy`` after the last epoch, and ``best_test_accuracy`` as the released code reports it: the best of
-        those measured every ten epochs, which is selected on the test set.
+    ``best_test_accuracy``, of those measured every ten epochs, is selected on the test set, as in the released code.
+    ``train`` and ``test`` are inputs and labels ``(N,)``, on the device.
     """
     optimizer = torch.optim.Adam(modules.parameters(), lr=args.lr, fused=True)
     inputs, labels = train
@@ -192,7 +172,18 @@ def earlier_runs(path: Path, row: dict) -> list[dict]:
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = cli.Parser(__doc__.splitlines()[0])
+    add = parser.add_argument_group("classifier").add_argument
+    add("--train-size", type=cli.positive, metavar="N", help="labelled training images (default: all)")
+    add("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
+    add("--lr", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
+    add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")
+    what = "train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels"
+    add("--clusters", action="store_true", help=what)
+    evaluation.add_flags(parser, batch_size=100)
+    args = parser.parse_args()
+    if args.clusters and (args.supervised or args.train_size):
+        raise UserError("--clusters trains nothing: leave --supervised and --train-size out")
     (compare_clusters if args.clusters else train_classifier)(args)
 
 

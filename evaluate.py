@@ -25,24 +25,6 @@ from utils.errors import UserError
 PAIRS, DELTA = 1000, 0.01  # of isometry.py: pairs of steps, and their length
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.Parser(__doc__.splitlines()[0])
-    add = parser.add_argument_group("metrics").add_argument
-    what = "of FID and KID. classifier: a small one trained once on the labelled data set; its distances are called "
-    what += "FID_cls and KID_cls; none: leave them out"
-    add("--features", nargs="+", choices=("inception", "classifier", "none"), default=["inception"], help=what)
-    add("--inception-weights", metavar="FILE", help="weights-inception-2015-12-05-*.pth (default: downloaded)")
-    what = "where samples come from" + "".join(f"; {name}: {title}" for name, title in SAMPLERS.items())
-    add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=what)
-    add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples to compare with test images")
-    add("-d", type=cli.positive, default=4, help="Gaussians of gmm")
-    evaluation.add_flags(parser, several=True)
-    args = parser.parse_args()
-    if "none" in args.features and len(set(args.features)) > 1:
-        raise UserError(f"--features {' '.join(args.features)}: none leaves no other")
-    return args
-
-
 class Reference:
     """The test images, and the features of them by each extractor: shared by all models of the same images."""
 
@@ -127,9 +109,8 @@ def measure(trained: Trained, reference: Reference, args: argparse.Namespace) ->
         if drawn is not None:
             row |= reference.distances(trained, drawn, source, args.seed)
     row |= {"rank": spectrum.rank(), "effective_rank": spectrum.effective_rank()}
-    row["isometry"] = isometry_r(trained, codes, args.seed)
-    row["parameters"] = sum(p.numel() for p in trained.model.parameters())
-    row |= {"epochs": trained.epochs, "training_seconds": trained.seconds}
+    row |= {"isometry": isometry_r(trained, codes, args.seed), "epochs": trained.epochs}
+    row |= {"parameters": sum(p.numel() for p in trained.model.parameters()), "training_seconds": trained.seconds}
     return {key: row.get(key) for key in COLUMNS}
 
 
@@ -142,7 +123,21 @@ def markdown(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = cli.Parser(__doc__.splitlines()[0])
+    add = parser.add_argument_group("metrics").add_argument
+    what = "of FID and KID. classifier: a small one trained once on the labelled data set; its distances are called "
+    what += "FID_cls and KID_cls; none: leave them out"
+    add("--features", nargs="+", choices=("inception", "classifier", "none"), default=["inception"], help=what)
+    add("--inception-weights", metavar="FILE", help="weights-inception-2015-12-05-*.pth (default: downloaded)")
+    what = "where samples come from" + "".join(f"; {name}: {title}" for name, title in SAMPLERS.items())
+    add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=what)
+    add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples to compare with test images")
+    add("-d", type=cli.positive, default=4, help="Gaussians of gmm")
+    evaluation.add_flags(parser, several=True)
+    args = parser.parse_args()
+    if "none" in args.features and len(set(args.features)) > 1:
+        raise UserError(f"--features {' '.join(args.features)}: none leaves no other")
+
     references: dict[tuple, Reference] = {}
     rows = []
     for trained in evaluation.all_from_args(args):

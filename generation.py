@@ -23,21 +23,6 @@ SHOWN = 1_000  # test images that are looked at
 REACH = 2.0  # standard deviations that pca and traverse walk to either side
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.Parser(__doc__.splitlines()[0])
-    add = parser.add_argument_group("task").add_argument
-    what = "; ".join(f"{name}: {task.__doc__.splitlines()[0].rstrip('.')}" for name, task in TASKS.items())
-    add("--task", choices=list(TASKS), default="reconstruction", help=what)
-    add("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
-    add("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
-    what = f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer)"
-    add("-d", type=cli.positive, metavar="D", help=what)
-    what = f"images to encode (default: {SHOWN} test images, or {FIT_SIZE} training images to fit a density to)"
-    add("-N", "--test-size", dest="sample", type=cli.positive, metavar="N", help=what)
-    evaluation.add_flags(parser)
-    return parser.parse_args()
-
-
 def first_images(trained: Trained, split: str, size: int | None, needed: int = 0, what: str = "") -> data.Dataset:
     """The first ``size`` images of a split, 1,000 unless given. Raises UserError for fewer than the grid needs."""
     dataset = trained.dataset(split)
@@ -173,7 +158,19 @@ TASKS = {task.__name__: task for task in (*GRIDS, tsne)}
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = cli.Parser(__doc__.splitlines()[0])
+    add = parser.add_argument_group("task").add_argument
+    what = "; ".join(f"{name}: {task.__doc__.splitlines()[0].rstrip('.')}" for name, task in TASKS.items())
+    add("--task", choices=list(TASKS), default="reconstruction", help=what)
+    add("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
+    add("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
+    what = f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer)"
+    add("-d", type=cli.positive, metavar="D", help=what)
+    what = f"images to encode (default: {SHOWN} test images, or {FIT_SIZE} training images to fit a density to)"
+    add("-N", "--test-size", dest="sample", type=cli.positive, metavar="N", help=what)
+    evaluation.add_flags(parser)
+    args = parser.parse_args()
+
     trained = evaluation.from_args(args)
     picture, numbers = TASKS[args.task](args, trained)
     path = evaluation.output_path(args, args.task, trained.name)

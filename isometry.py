@@ -21,16 +21,6 @@ from utils.errors import UserError
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = cli.Parser(__doc__.splitlines()[0])
-    add = parser.add_argument_group("isometry").add_argument
-    add("--pairs", type=cli.positive, default=1000, metavar="P", help="pairs of steps, each at its own code")
-    add("--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code")
-    add("--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which all dimensions are measured")
-    evaluation.add_flags(parser, batch_size=100, several=True)
-    return parser.parse_args()
-
-
 @torch.no_grad()
 def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: torch.Tensor) -> float:
     """Mean squared error over the images ``dataset``, whose codes are ``codes`` ``(N, n)``."""
@@ -98,11 +88,11 @@ def draw(rows: list[dict], panels: list[dict[str, np.ndarray]]) -> "plots.Figure
         dimensions = np.arange(1, len(arrays["variance"]) + 1)
         line[-2].bar(dimensions, arrays["variance"], width=1.0)
         line[-2].set(xlabel="dimension, by variance", ylabel="variance of the code")
-        exact, difference = arrays["metric:mse-jacobian"], arrays["metric:mse-difference"]
-        mean, spread = exact.mean(axis=0), exact.std(axis=0)
+        mean, spread = arrays["metric:mse-jacobian"].mean(axis=0), arrays["metric:mse-jacobian"].std(axis=0)
         line[-1].plot(dimensions, mean, label="Jacobian, mean")
         line[-1].fill_between(dimensions, mean - spread, mean + spread, alpha=0.3, label="± deviation over codes")
-        line[-1].plot(dimensions, difference.mean(axis=0), "--", linewidth=0.8, label="finite difference")
+        difference = arrays["metric:mse-difference"].mean(axis=0)
+        line[-1].plot(dimensions, difference, "--", linewidth=0.8, label="finite difference")
         line[-1].set_ylim(bottom=0)
         line[-1].set(xlabel="dimension, by variance", ylabel="squared length of a unit step, mse")
     for axis in axes.flat:
@@ -126,7 +116,14 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = cli.Parser(__doc__.splitlines()[0])
+    add = parser.add_argument_group("isometry").add_argument
+    add("--pairs", type=cli.positive, default=1000, metavar="P", help="pairs of steps, each at its own code")
+    add("--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code")
+    add("--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which all dimensions are measured")
+    evaluation.add_flags(parser, batch_size=100, several=True)
+    args = parser.parse_args()
+
     rows, panels = [], []
     for trained in evaluation.all_from_args(args):
         row, arrays, images = measure(trained, args)
@@ -138,8 +135,7 @@ def main() -> None:
     files.write_text(path.with_suffix(".md"), table(rows))
     print(f"figure: {path}")
     print(table(rows), end="")
-    correlations = {row["model_name"]: row["pearson"]["mse-difference"] for row in rows}
-    found = ", ".join(f"{name} {'–' if r is None else format(r, '.4f')}" for name, r in correlations.items())
+    found = ", ".join(f"{row['model_name']} {Column('', '.4f').text(row['isometry'])}" for row in rows)
     print(f"Pearson r of inner products in latent and data space ({args.dataset}, mse, δ = {args.delta:g}): {found}")
 
 

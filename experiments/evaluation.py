@@ -26,10 +26,7 @@ def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) 
 
 
 def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
-    """The trained model that the flags name: ``name``, else ``--model-name``, else the newest of the data set.
-
-    Raises UserError for no such checkpoint, a damaged one, or a flag that contradicts it.
-    """
+    """The trained model ``name``, else ``--model-name``, else the newest. Raises UserError for a flag against it."""
     path = checkpoint.path_of(args.checkpoint, args.dataset, name or args.model_name or newest(args))
     saved = read(path)
     check_flags(args, saved.config, path)

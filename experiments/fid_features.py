@@ -54,11 +54,11 @@ class Extractor:
 class Inception(nn.Module):
     """The Inception network of the published FID (2048 features), as torchmetrics has it; resizes to 299 itself."""
 
-    def __init__(self, weights: Path | None):
+    def __init__(self, weights: str | None):
         super().__init__()
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], None if weights is None else str(weights))
+        self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], weights)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images.expand(-1, 3, -1, -1))  # grey is repeated to RGB
@@ -69,18 +69,17 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
 
     Raises UserError for another file or none there, FeaturesUnavailable where there is no download or torch-fidelity.
     """
-    path = None if weights is None else Path(weights)
     expected = "expected weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
-    if path is not None and not path.is_file():
-        raise UserError(f"--inception-weights {path}: no such file; {expected}")
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(f"--inception-weights {weights}: no such file; {expected}")
     try:
-        if path is not None:
-            torch.load(path, map_location="cpu", weights_only=True)  # the library would run any code in the file
-        network = Inception(path)
+        if weights is not None:
+            torch.load(weights, map_location="cpu", weights_only=True)  # the library would run any code in the file
+        network = Inception(weights)
     except Exception as error:  # a damaged file can fail anywhere
-        if path is not None:
+        if weights is not None:
             reason = f"not the weights of FID's Inception network ({type(error).__name__})"
-            raise UserError(f"--inception-weights {path}: {reason}; {expected}") from error
+            raise UserError(f"--inception-weights {weights}: {reason}; {expected}") from error
         if isinstance(error, ModuleNotFoundError):
             raise FeaturesUnavailable("FID and KID need torch-fidelity (pip install torch-fidelity)") from error
         if isinstance(error, OSError | RuntimeError):

@@ -52,10 +52,7 @@ class Trained:
         return self._datasets[split, size]
 
     def encode(self, images: Images) -> Tensor:
-        """Codes ``(N, n)`` in main memory; the mean of the posterior where the code is a distribution.
-
-        Raises UserError for images of another shape, type or range, and for codes that are not finite.
-        """
+        """Codes ``(N, n)``, means of distributions. Raises UserError for images of another shape, type or range."""
         return self._encode(images, "mean")
 
     def sample_codes(self, images: Images) -> Tensor:
@@ -146,12 +143,11 @@ class Trained:
 def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | Path | None = None) -> Trained:
     """The trained model of a checkpoint file: of ``train.py``, or a bare state dict of the code released with IRMAE.
 
+    Raises UserError for no such file, or one that is damaged or holds something else.
+
     Args:
-        path: such as ``checkpoint/mnist/irmae``.
         device: "cpu" or "cuda". On CUDA, TF32 is disabled for the whole process, as in the scripts.
         data_path: folder of the data set, if it is not where it was at training.
-
-    Raises UserError for no such file, or one that is damaged or holds something else.
     """
     if torch.device(device).type == "cuda":
         devices.set_precision("fp32")

@@ -76,9 +76,8 @@ def finite_difference(decode: Decoder, z: Tensor, v: Tensor) -> Tensor:
 def data_products(decode: Decoder, codes: Tensor, steps: list[Tensor], length: float, batch_size: int) -> dict:
     """Inner products in data space, divided by ``length``², of the first and the last step ``(N, n)`` at each code.
 
-    Returns:
-        For each metric and each way to take the step, ``"mse-difference"``, ``"mse-jacobian"``, ``"ssim-difference"``,
-        ``"ssim-jacobian"``: ``(N,)`` float64. Without SSIM where an image is smaller than its window.
+    ``(N,)`` float64 for each metric and way to take the step: "mse-difference", "mse-jacobian", "ssim-difference",
+    "ssim-jacobian"; no SSIM where an image is smaller than its window.
     """
     found: dict[str, list[Tensor]] = {}
     batches = [part.split(batch_size) for part in (codes, *(step.to(codes) for step in steps))]

@@ -65,8 +65,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
     """Normalised singular values of several models: linear scale on the left, logarithmic on the right.
 
     Args:
-        curves: label to singular values, largest first, divided by the largest.
-        threshold: the level above which a value counts for the rank.
+        curves: label to singular values, largest first, divided by the largest; above ``threshold`` they count as rank.
         marks: x positions to mark with a dashed line and a word.
     """
     figure, (axes,) = subplots(1, 2, size=(10, 3.6))
