@@ -101,7 +101,7 @@ def embedding(
 
     figure, (axes,) = subplots(1, 2, size=(11, 5.2), sharex=True, sharey=True)
     real = points[~sampled]
-    groups = [(real, "tab:blue", "test images")]
+    groups: list[tuple] = [(real, "tab:blue", "test images")]
     if labels is not None and classes is not None:
         colours = colormaps["tab10" if len(classes) <= 10 else "tab20"]
         groups = [(real[labels == k], colours(k % colours.N), plain(name)) for k, name in enumerate(classes)]
