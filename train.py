@@ -103,8 +103,7 @@ def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, device: tor
 
 def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
     """The remaining epochs: train, validate, save, and show the losses."""
-    state, config, name = run.state, run.state.config, run.path.name
-    signals = Interrupt()
+    state, config, name, signals = run.state, run.state.config, run.path.name, Interrupt()
     writer = None  # until there is something to show: a run that fails before leaves nothing
     while state.epoch < config.epochs:
         started = time.monotonic()
@@ -114,7 +113,10 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
             save_and_exit(run, totals, signals.poll())
         row = finish_epoch(run, totals, valid_losses, time.monotonic() - started)
         if distributed.rank() == 0:
-            writer = writer or open_tensorboard(run.path, row["epoch"])
+            if writer is None:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import: not for --help
+
+                writer = SummaryWriter(run.path.parent / "tensorboard" / name, purge_step=row["epoch"])
             log_epoch(writer, run, valid_set, row)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
@@ -137,13 +139,8 @@ def train_epoch(run: Run, step: loop.Step, signals: Interrupt) -> loop.Totals:
     totals = loop.Totals(**state.running) if distributed.rank() == 0 else loop.Totals()
     steps = loop.epoch(step, config.batch_size, config.seed, state.epoch + 1, state.step, totals)
     last_save = time.monotonic()
-    with tqdm(
-        total=-(-len(step.dataset) // config.batch_size),
-        initial=state.step,
-        desc=f"epoch {state.epoch + 1}/{config.epochs}",
-        leave=False,
-        disable=hidden(),
-    ) as bar:
+    title, length = f"epoch {state.epoch + 1}/{config.epochs}", -(-len(step.dataset) // config.batch_size)
+    with tqdm(desc=title, total=length, initial=state.step, leave=False, disable=hidden()) as bar:
         for _ in steps:
             state.step += 1
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
@@ -202,12 +199,6 @@ def save_and_exit(run: Run, totals: loop.Totals, status: int) -> NoReturn:
             flush=True,
         )
     sys.exit(status)
-
-
-def open_tensorboard(path: Path, epoch: int):
-    from torch.utils.tensorboard import SummaryWriter  # slow to import: not for --help
-
-    return SummaryWriter(path.parent / "tensorboard" / path.name, purge_step=epoch)
 
 
 @torch.no_grad()

@@ -21,39 +21,26 @@ DEFAULT_EPOCHS = 100  # as published
 
 @dataclass
 class RunConfig:
-    """Everything that a training depends on, in plain values.
+    """Everything that a training depends on, in plain values."""
 
-    Attributes:
-        model: a name of ``models.MODELS``.
-        architecture: a name of ``models.networks``.
-        latent_dim: n.
-        options: the other arguments of the model's constructor.
-        dataset: a name of ``data.DATASETS``; ``image_size`` is in pixels.
-        data_path: the absolute folder of its files.
-        data_fingerprint: changes with the files of ``--dataset folder``; None for any other.
-        white: the value of white in images deeper than 8 bits; None where it is found.
-        train_size, valid_size: so many images; None for all.
-        epochs: where the training ends.
-    """
-
-    model: str
-    architecture: str
-    latent_dim: int
-    dataset: str
-    image_size: int
+    model: str  # a name of models.MODELS
+    architecture: str  # a name of models.networks
+    latent_dim: int  # n
+    dataset: str  # a name of data.DATASETS
+    image_size: int  # pixels
     channels: int
-    options: dict = field(default_factory=dict)
-    data_path: str | None = None
-    data_fingerprint: str | None = None
+    options: dict = field(default_factory=dict)  # the other arguments of the model's constructor
+    data_path: str | None = None  # the absolute folder of the data set's files
+    data_fingerprint: str | None = None  # changes with the files of --dataset folder; None for any other
     skip_corrupt: bool = False
-    white: float | None = None
-    train_size: int | None = None
+    white: float | None = None  # value of white in images deeper than 8 bits; None where it is found
+    train_size: int | None = None  # so many images; None for all
     valid_size: int | None = None
     batch_size: int = 32
     seed: int = 0
     lr: float = 1e-4
     precision: str = "fp32"
-    epochs: int = DEFAULT_EPOCHS
+    epochs: int = DEFAULT_EPOCHS  # where the training ends
     eager: bool = False
 
     @classmethod
@@ -63,10 +50,8 @@ class RunConfig:
         described = data.describe(args.dataset, args.image_size, args.channels)
         architecture = models.architecture(name, args.arch, described)
         models.refuse_foreign_options(name, vars(args))
-        options = {
-            key: default if (given := getattr(args, key)) is None else given
-            for key, default in models.options(name).items()
-        }
+        options = models.options(name)
+        options |= {key: value for key in options if (value := getattr(args, key)) is not None}
         latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
         path = Path(args.data_path or data.DEFAULT_PATH)
         values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
@@ -74,11 +59,6 @@ class RunConfig:
         values |= {"architecture": architecture, "latent_dim": args.latent_dim or latent_dim}
         values |= {"data_path": str(path.resolve()), "data_fingerprint": data.fingerprint(args.dataset, path)}
         return cls(**values)
-
-    @classmethod
-    def from_record(cls, record: dict, path: Path) -> "RunConfig":
-        """The configuration in a checkpoint's content; see ``formats``. Raises UserError where there is none."""
-        return formats.checked(cls, formats.config_values(record, path), path)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -104,55 +84,35 @@ class RunConfig:
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds: a configuration, weights, and where the training stands.
-
-    Attributes:
-        epoch: finished ones.
-        step: finished steps of the epoch under way.
-        running: sums of the losses in that epoch, ``loop.Totals(**running)``.
-        metrics: a row for each finished epoch.
-        optimizer, random: states to resume from; None for a file of the release.
-    """
+    """What a checkpoint file holds: a configuration, weights, and where the training stands."""
 
     config: RunConfig
     weights: dict
-    epoch: int = 0
-    step: int = 0
-    running: dict = field(default_factory=lambda: {"sums": {}, "count": 0})
-    metrics: list = field(default_factory=list)
-    optimizer: dict | None = None
+    epoch: int = 0  # finished ones
+    step: int = 0  # finished ones of the epoch under way
+    running: dict = field(default_factory=lambda: {"sums": {}, "count": 0})  # its losses, loop.Totals(**running)
+    metrics: list = field(default_factory=list)  # a row for each finished epoch
+    optimizer: dict | None = None  # this and the next: states to resume from; None for a file of the release
     random: dict | None = None
-
-    def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
-        checkpoint.save(path, {"format": formats.FORMAT, **vars(self), "config": self.config.to_dict()})
 
 
 def read(path: str | Path) -> Checkpoint:
-    """A checkpoint of format 2 or 1, or a bare state dict of the code released with IRMAE.
-
-    Raises:
-        UserError: no such file, a damaged one, or one of something else.
-    """
+    """A checkpoint of format 2 or 1, or a bare state dict of the code released with IRMAE. Raises UserError."""
     path = Path(path)
     record = checkpoint.load(path)
     if "format" not in record:
         record = {"weights": unwrap(record, path)}
-    config = RunConfig.from_record(record, path)
+    config = formats.checked(RunConfig, formats.config_values(record, path), path)
     values = {each.name: record[each.name] for each in dataclasses.fields(Checkpoint) if each.name in record}
     return formats.checked(Checkpoint, values | {"config": config}, path)
 
 
 @dataclass
 class Run:
-    """A training under way, and the file that keeps it.
-
-    Attributes:
-        state: what the checkpoint holds; its tensors are those of the last ``save``.
-    """
+    """A training under way, and the file that keeps it."""
 
     path: Path
-    state: Checkpoint
+    state: Checkpoint  # its tensors are those of the last ``save``
     model: Autoencoder
     optimizer: torch.optim.Optimizer
     device: torch.device
@@ -174,11 +134,7 @@ class Run:
             torch.cuda.set_rng_state(random["cuda"])
 
     def save(self, totals: loop.Totals) -> None:
-        """Write the checkpoint, unless a loss or a weight is not finite. Several processes call this, rank 0 writes.
-
-        Raises:
-            Diverged: nothing was written.
-        """
+        """Rank 0 writes the checkpoint. Where a loss or a weight is not finite: Diverged, and nothing is written."""
         self.check_finite(totals.means())
         if distributed.rank() != 0:
             return
@@ -186,7 +142,8 @@ class Run:
         self.state.running = totals.state()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
-        self.state.save(self.path)
+        record = {"format": formats.FORMAT, **vars(self.state), "config": self.state.config.to_dict()}
+        checkpoint.save(self.path, record)
 
     def check_finite(self, losses: dict[str, float]) -> None:
         """Raises Diverged where a loss or a weight is not a finite number."""

@@ -1,6 +1,7 @@
 """One file that says everything about a run: written whole or not at all, read without running any code in it."""
 
 import contextlib
+import itertools
 import os
 import time
 import zipfile
@@ -26,10 +27,8 @@ def path_of(folder: str | Path, dataset: str, name: str) -> Path:
     if len(os.fsencode(name)) > LONGEST_NAME:
         raise UserError(f"--model-name {name[:30]}...: expected at most {LONGEST_NAME} bytes")
     if Path(name).suffix.lower() in NOT_CHECKPOINTS or name.startswith("."):
-        raise UserError(
-            f"--model-name {name!r}: expected a name that begins with no dot and ends in none of "
-            f"{', '.join(sorted(NOT_CHECKPOINTS))}"
-        )
+        endings = ", ".join(sorted(NOT_CHECKPOINTS))
+        raise UserError(f"--model-name {name!r}: expected a name that begins with no dot and ends in none of {endings}")
     path = Path(folder) / dataset / name
     if name in RESERVED or path.is_dir():
         raise UserError(f"--model-name {name!r}: {path} is a folder, for curves or earlier runs: choose another name")
@@ -38,13 +37,9 @@ def path_of(folder: str | Path, dataset: str, name: str) -> Path:
 
 @contextlib.contextmanager
 def exclusive_run(path: Path, main_process: bool = True) -> Iterator[None]:
-    """Nobody else trains under this name while the block lasts; no trace of the lock is left behind.
+    """Nobody else trains under this name while the block lasts, else UserError; no trace of the lock is left behind.
 
-    Args:
-        main_process: false for all but one of several processes of the same training.
-
-    Raises:
-        UserError: another training holds the name.
+    Of several processes of the same training one is the ``main_process``, the others pass.
     """
     if not main_process:
         yield
@@ -76,11 +71,7 @@ def save(path: Path, record: dict) -> None:
 
 
 def load(path: Path) -> dict:
-    """What ``save`` wrote, or any other dict of a file that torch.save wrote.
-
-    Raises:
-        UserError: no such file, or one that is damaged or not a checkpoint.
-    """
+    """What ``save`` or torch.save wrote. Raises UserError: no such file, or one that is damaged or not a checkpoint."""
     if not path.is_file():
         others = available(path.parent)
         hint = f"there are: {', '.join(others)}" if others else "none has been trained yet: see train.py --help"
@@ -100,17 +91,13 @@ def load(path: Path) -> dict:
 
 def available(folder: Path) -> list[str]:
     """Names of the checkpoints in a folder, the newest first."""
-    files = [file for file in folder.glob("[!.]*") if file.is_file() and looks_like_one(file)]
-    return [file.name for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)]
-
-
-def looks_like_one(file: Path) -> bool:
-    """Whether a file has the name of a checkpoint and begins as the files of torch.save do."""
-    try:
-        with open(file, "rb") as stream:
-            return file.suffix.lower() not in NOT_CHECKPOINTS and stream.read(2) in MAGIC_BYTES
-    except OSError:
-        return False
+    found = []
+    for file in folder.glob("[!.]*"):
+        if file.is_file() and file.suffix.lower() not in NOT_CHECKPOINTS:
+            with contextlib.suppress(OSError), open(file, "rb") as stream:
+                if stream.read(2) in MAGIC_BYTES:  # as the files of torch.save begin
+                    found.append((file.stat().st_mtime, file.name))
+    return [name for _, name in sorted(found, key=lambda each: each[0], reverse=True)]
 
 
 def not_finite(weights: dict[str, torch.Tensor]) -> list[str]:
@@ -131,11 +118,8 @@ def archive_previous_run(path: Path) -> Path | None:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
     folder = path.parent / "previous"
     folder.mkdir(exist_ok=True)
-    target = folder / f"{path.name}-{stamp}"
-    number = 1
-    while target.exists():
-        number += 1
-        target = folder / f"{path.name}-{stamp}-{number}"
+    names = (f"{path.name}-{stamp}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+    target = next(folder / name for name in names if not (folder / name).exists())
     path.rename(target)
     log = path.with_name(path.name + ".csv")
     if log.exists():

@@ -15,9 +15,8 @@ WARM_UP = 3  # calls before a capture: libraries choose algorithms and take thei
 def cuda_graph(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """``function``, which reads and writes tensors that keep their memory, as a CUDA graph to be replayed.
 
-    Raises:
-        RuntimeError: something in it cannot be captured, found before the capture: it still runs eagerly.
-        UserError: the capture itself failed, after which CUDA cannot be relied on in this process.
+    Raises RuntimeError before the capture where something cannot be captured: it still runs eagerly. Raises UserError
+    where the capture itself failed, after which CUDA cannot be relied on in this process.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

@@ -25,9 +25,9 @@ def choose(gpu: bool) -> torch.device:
     if gpu and torch.cuda.is_available():
         number = distributed.local_rank()
         if number >= torch.cuda.device_count():
+            found = f"{torch.cuda.device_count()} CUDA devices"
             raise UserError(
-                f"--gpu: torchrun started process {number} on a machine with {torch.cuda.device_count()} CUDA devices: "
-                "lower --nproc_per_node"
+                f"--gpu: torchrun started process {number} on a machine with {found}: lower --nproc_per_node"
             )
         torch.cuda.set_device(number)
         set_precision("fp32")
@@ -40,8 +40,7 @@ def choose(gpu: bool) -> torch.device:
 def set_precision(precision: str) -> None:
     """Whether CUDA may use TF32: only where "tf32" is asked for. PyTorch's own default has it in convolutions.
 
-    What this repository measures are small singular values beside large ones, down to a thousandth; a mantissa of 10
-    bits is as coarse as that. "fp32" therefore means the same arithmetic on a CPU and a GPU.
+    Singular values are measured down to a thousandth of the largest; a mantissa of 10 bits is as coarse as that.
     """
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -62,10 +61,9 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def prepare(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The model on the device, its convolutions in the memory format and form that are fast there.
+    """The model on the device, in the memory format that is fast there.
 
-    Channels-last: matrix units want the channels innermost. The values, and the names and shapes of a state dict, stay
-    what they are. Called once, before the optimiser is made: its moments take the format of the parameters.
+    Called once, before the optimiser is made: its moments take the format of the parameters.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -75,8 +73,7 @@ def prepare(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 def keep_freed_memory() -> None:
     """Let the C library keep the memory of freed tensors for the next ones, instead of returning it to the system.
 
-    A training step frees what the next one asks for again; fresh pages, which the kernel must clear, cost a tenth of a
-    step. Does nothing where the C library is not glibc.
+    Fresh pages, which the kernel must clear, cost a tenth of a training step. Only glibc can.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -87,8 +84,7 @@ def keep_freed_memory() -> None:
 def match_layout(optimizer: torch.optim.Optimizer) -> None:
     """Store what the optimiser keeps of each parameter in that parameter's memory format.
 
-    Needed after a state from elsewhere was loaded: on a CPU fused optimisers pair the elements by their place in
-    memory and do not check that the formats agree.
+    After a state was loaded: on a CPU fused optimisers pair elements by their place in memory, whatever the format.
     """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():

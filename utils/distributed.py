@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -44,7 +43,7 @@ def world() -> int:
 def process_group(device: torch.device, advice: Callable[[], str]) -> Iterator[None]:
     """Join the other processes, if there are any, for as long as the block lasts; only rank 0 prints in it.
 
-    Where another process dies, this one ends at once with one line, ``advice()``, and exit status 1.
+    Where another process dies, this one ends at once with one line, ``advice()`` in it, and exit status 1.
     """
     if not launched():
         yield
@@ -60,7 +59,9 @@ def process_group(device: torch.device, advice: Callable[[], str]) -> Iterator[N
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or not connection_lost(error):
                 raise
-            exit_at_once(f"{os.path.basename(sys.argv[0])}: error: another process of this run ended; {advice()}")
+            script = os.path.basename(sys.argv[0])
+            print(f"{script}: error: another process of this run ended; {advice()}", file=sys.stderr, flush=True)
+            os._exit(1)  # without the clean-up of the interpreter, in which NCCL would wait for that process
     dist.destroy_process_group()
 
 
@@ -69,12 +70,6 @@ def connection_lost(error: RuntimeError) -> bool:
     text = str(error).lower()
     signs = ("connection closed", "connection reset", "broken pipe", "connection refused", "socket timeout")
     return isinstance(error, dist.DistError) or any(sign in text for sign in signs)
-
-
-def exit_at_once(message: str) -> NoReturn:
-    """End without the clean-up of the interpreter, in which NCCL would wait for the process that has gone."""
-    print(message, file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -112,8 +107,7 @@ def gather(value: object) -> list:
 def part(total: int) -> slice:
     """The samples of a batch of ``total`` that this process computes.
 
-    Of fewer samples than processes, a process without any computes the first one, with weight 0 (see ``count``): every
-    process takes part in every exchange of gradients.
+    One without any computes the first, with weight 0 (see ``count``): all take part in every exchange of gradients.
     """
     start, stop = total * rank() // world(), total * (rank() + 1) // world()
     return slice(start, stop) if stop > start else slice(0, 1)

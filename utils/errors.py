@@ -2,10 +2,7 @@
 
 
 class UserError(Exception):
-    """What the user gave cannot be used: a flag, a file, a folder. Exit status 2.
-
-    The message is one line that names the flag or file, what was found, what was expected and what to do.
-    """
+    """A flag or file cannot be used. One line: its name, what was found, what was expected and what to do."""
 
     exit_status = 2
 

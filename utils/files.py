@@ -10,12 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there nobody waits
-    fcntl = None  # type: ignore[assignment]
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
 
@@ -44,30 +38,28 @@ def replacing(path: Path) -> Iterator[Path]:
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Wait until no other process holds the lock ``path``, then hold it; yields its descriptor.
 
-    ``waiting`` is called now and then until then, and may raise to give up.
-
-    The system frees the lock when the last process that has the descriptor ends, whatever ends it: given to a child, it
-    is held for as long as the child lives. A file system without locks (some network disks) makes nobody wait.
+    Until then ``waiting`` is called now and then, and may raise to give up. The system frees the lock when the last
+    process that has the descriptor ends: given to a child, it is held for as long as the child lives. A file system
+    without locks (some network disks) makes nobody wait.
     """
+    import fcntl  # not on Windows
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        while held_elsewhere(stream):
-            waiting()
-            time.sleep(0.2)
-        yield stream.fileno()
-
-
-def held_elsewhere(stream: IO) -> bool:
-    """Whether another process has the lock of an open file; if not, this one has it now."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return False
+    while True:
+        with open(path, "w") as stream:
+            held = False
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):  # another process has it, or removed the file
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                held = os.path.samestat(os.fstat(stream.fileno()), path.stat())
+            if held:
+                yield stream.fileno()
+                return
+        waiting()
+        time.sleep(0.2)
 
 
 def fingerprint(*parts: object) -> str:

@@ -39,8 +39,7 @@ class Interrupt:
     def poll(self, save: bool = False, now: bool = True) -> int:
         """The exit status of the signal that came, else ``SAVE`` where ``save``, else 0; the same in all processes.
 
-        Several processes must all call it the same number of times. They exchange it in every ``POLL_EVERY``-th call
-        with ``now`` false, and otherwise answer 0.
+        Several processes all call it equally often. ``now`` false: they exchange it in every ``POLL_EVERY``-th call.
         """
         own = self.status or (self.SAVE if save else 0)
         if distributed.world() == 1:

@@ -75,33 +75,21 @@ class Step:
 
     On a CUDA device the whole step is captured as a CUDA graph at the first batch and replayed for each batch of the
     same size. A smaller last batch runs operation by operation, as everything does if ``eager``. On a CPU a "replay"
-    runs the same code on the same static input. Several processes each compute their part of a batch, eagerly.
-
-    Args:
-        dataset: a ``data.base.Dataset``, on the device of the model or in main memory.
-        precision: a name of ``devices.PRECISIONS``.
-        eager: capture nothing.
+    runs the same code on the same static input. Several processes each compute their part of a batch, eagerly. The
+    ``data.base.Dataset`` is on the device of the model or in main memory.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        optimizer: torch.optim.Optimizer,
-        dataset,
-        precision: str = "fp32",
-        eager: bool = False,
-    ):
+    def __init__(self, model: Model, optimizer: torch.optim.Optimizer, dataset, precision="fp32", eager: bool = False):
         self.model, self.optimizer = model, optimizer
         self.losses = distributed.parallel(Losses(model))
         self.dataset, self.precision = dataset, precision
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
-        resident = dataset.store.device.type == self.device.type
-        self.fetch = None if resident else PinnedBuffers(dataset.store)
+        self.fetch = None if dataset.store.device.type == self.device.type else PinnedBuffers(dataset.store)
         self.eager = eager or distributed.world() > 1  # an exchange of gradients inside a graph is untested
         self.replay: Callable[[], Tensor] | None = None
         self.static: Tensor | None = None  # the replay's input
-        self.names: list[str] = []  # of the losses, in the order of the vector that a step returns
+        self.names: list[str] = []  # of the losses, in the order of the vector
 
     def __call__(self, index: Tensor) -> Tensor:
         """A step on the images ``index`` ``(B,)``, on the device of the store.
@@ -158,12 +146,8 @@ def epoch(
 ) -> Iterator[Totals]:
     """One pass over the training samples, a step per batch; yields after each, so that the caller can look or stop.
 
-    The order of the samples depends on ``seed`` and ``epoch`` alone, so that the rest of an interrupted pass is known.
-
-    Args:
-        epoch: from 1.
-        skip: steps that an interrupted pass has taken.
-        totals: its losses, to which those of this process are added.
+    The order of the samples depends on ``seed`` and ``epoch`` (from 1) alone: an interrupted pass that took ``skip``
+    steps, with losses ``totals``, goes on with the rest.
     """
     totals = Totals() if totals is None else totals
     order = step.dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
@@ -175,15 +159,12 @@ def epoch(
 
 
 def evaluate(
-    model: Model,
-    batches: Iterable[Tensor],
-    precision: str = "fp32",
-    stop: Callable[[], bool] = lambda: False,
+    model: Model, batches: Iterable[Tensor], precision: str = "fp32", stop: Callable[[], bool] = lambda: False
 ) -> dict[str, float] | None:
     """Mean losses over batches of images without training; None where ``stop`` returned true before the end.
 
-    What a model draws at random (a VAE's codes) is drawn from a fixed seed and leaves the random state of the training
-    as it is: the same weights always give the same number. Each of several processes computes its part of every batch.
+    Random codes are drawn from a fixed seed, and the random state of the training stays: the same weights always give
+    the same number. Each of several processes computes its part of every batch.
     """
     model.eval()
     totals = Totals()

@@ -1,5 +1,7 @@
 """Page-locked staging of rows that lie in main memory, for a CUDA device that copies them by itself."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,8 +21,8 @@ class PinnedBuffers:
         self.store = store
         self.pinned = torch.cuda.is_available()
         self.calls = 0
-        self.buffers: list[Tensor | None] = [None, None]
-        self.done: list[torch.cuda.Event | None] = [None, None]
+        self.buffers = [store[:0], store[:0]]
+        self.done: list[Any] = [None, None]  # events of CUDA
 
     def __call__(self, index: Tensor) -> Tensor:
         """Rows ``index`` ``(B,)`` of the store, ``(B, ...)``: valid until the second call after this one."""
@@ -31,10 +33,7 @@ class PinnedBuffers:
         if self.done[slot] is not None:
             self.done[slot].synchronize()
         self.calls += 1
-        buffer = self.buffers[slot]
-        if buffer is None or len(buffer) < len(index):
+        if len(self.buffers[slot]) < len(index):
             shape = (len(index), *self.store.shape[1:])
-            self.buffers[slot] = buffer = torch.empty(shape, dtype=self.store.dtype, pin_memory=self.pinned)
-        rows = buffer[: len(index)]
-        torch.index_select(self.store, 0, index, out=rows)
-        return rows
+            self.buffers[slot] = torch.empty(shape, dtype=self.store.dtype, pin_memory=self.pinned)
+        return torch.index_select(self.store, 0, index, out=self.buffers[slot][: len(index)])
