@@ -72,11 +72,7 @@ def flags(name: str) -> dict[str, Flag]:
 
 
 def build(name: str, **config) -> Autoencoder:
-    """A newly initialised model from the plain values of its constructor, ``SHARED`` and its options.
-
-    Raises:
-        UserError: unknown name, or an option that this model does not take.
-    """
+    """A newly initialised model from ``SHARED`` and its options. Raises UserError for an unknown name or option."""
     foreign = sorted(set(config) - set(options(name)) - set(SHARED))
     if foreign:
         raise UserError(
@@ -115,10 +111,7 @@ def choose(name: str | None, linear_layers: int | None, vae: bool) -> str:
 
 
 def architecture(name: str, arch: str | None, described: dict) -> str:
-    """The name of the networks (``models.networks``) of a model on a data set that ``data.describe`` describes.
-
-    ``arch`` is a key of ``ARCHS``, or None for the one that the model is published with.
-    """
+    """The name of a model's networks on a data set that ``data.describe`` describes; ``arch`` None: as published."""
     arch = arch or find(name).default_arch
     if arch == "conv":
         return described["architecture"]

@@ -30,8 +30,7 @@ class LinearStack(nn.Module):
 
     The product of the layers is one matrix, so the stack adds nothing to what the network can express; gradient
     descent on the factors is what drives the code to low rank. In evaluation without gradients the product itself is
-    used: one multiplication instead of l. ``init_variance`` multiplies the variance of PyTorch's default
-    initialisation (supplement, table 3: 1, 2, 4).
+    used: one multiplication instead of l. ``init_variance``: supplement, table 3 (1, 2, 4 times PyTorch's default).
     """
 
     def __init__(self, latent_dim: int, layers: int, init_variance: float = 1.0):

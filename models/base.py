@@ -29,12 +29,14 @@ class Autoencoder(nn.Module):
         default_arch: the networks that the model is published with, a key of ``models.ARCHS``.
         num_classes: K, of a model that finds classes without labels.
         train_size: number of training samples; the trainer sets it before the first step.
+        pz_scale: σ_z of a prior N(0, σ_z² I), where that is the model's.
     """
 
     title: str
     default_arch = "conv"
     num_classes = 0
     train_size = 0
+    pz_scale: float | None = None
 
     def __init__(
         self,
@@ -67,14 +69,13 @@ class Autoencoder(nn.Module):
         return self.dec(z)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
-        """Scalars of the batch ``x``: ``"loss"`` is minimised, ``"reconstruction"`` and the rest are reported.
-
-        Every value is a mean over the batch, so that batches can be averaged by their size.
-        """
+        """Means over the batch: ``"loss"`` is minimised, ``"reconstruction"`` and the rest are reported."""
         raise NotImplementedError
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """``(num, n)`` codes from the model's own prior; the generator is on the CPU. Raises UserError without one."""
+        if self.pz_scale is not None:
+            return self.pz_scale * torch.randn(num, self.latent_dim, generator=generator).to(next(self.parameters()))
         raise UserError(
             f"{type(self).__name__} defines no prior to sample from: fit a density to its codes instead "
             "(generation.py --task mvg or --task gmm)"
@@ -130,12 +131,11 @@ class DensityModel(Autoencoder):
         """
         if isinstance(self.prior, MixtureEstimator):
             self.eval()
-            with torch.no_grad():
-                features = (self.features(x) for x in batches)
-                if em:
-                    self.prior.fit_em(features, seed)
-                else:
-                    self.prior.fit(features)
+            features = (self.features(x) for x in batches)
+            if em:
+                self.prior.fit_em(features, seed)
+            else:
+                self.prior.fit(features)
 
     def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         # Leaving out coordinates of a mixture is marginalising over them.

@@ -61,9 +61,5 @@ class DAGMM(DensityModel):
         reconstruction = (decoded - x).square().flatten(1).sum(dim=1).mean()
         energies, mixture = self.prior(self._features(x, z, decoded))
         energy, covariance = energies.mean(), mixture.inverse_variances()
-        return {
-            "loss": reconstruction + self.lambda_energy * energy + self.lambda_covariance * covariance,
-            "reconstruction": reconstruction,
-            "energy": energy,
-            "covariance": covariance,
-        }
+        loss = reconstruction + self.lambda_energy * energy + self.lambda_covariance * covariance
+        return {"loss": loss, "reconstruction": reconstruction, "energy": energy, "covariance": covariance}

@@ -54,7 +54,7 @@ class CatVAE(Autoencoder):
         entropy_weight: Annotated[float, Flag("γ, weight of Σ a log a, the classes' entropy", finite_float)] = 1.0,
         balance_weight: Annotated[float, Flag("weight of equally large classes (ours)", non_negative_float)] = 0.0,
         smooth_weight: Annotated[
-            float, Flag("weight of classes stable under deformations (ours)", non_negative_float)
+            float, Flag("weight of classes that deforming keeps (ours)", non_negative_float)
         ] = 0.0,
     ):
         if latent_dim != num_classes * sub_dim:
@@ -113,8 +113,7 @@ class CatVAE(Autoencoder):
         loss = reconstruction + self.kl_weight * kl + self.entropy_weight * negative_entropy
         losses = {"reconstruction": reconstruction, "kl": kl, "negative_entropy": negative_entropy}
         if self.balance_weight:
-            mean_a = a.mean(dim=0)
-            losses["balance"] = torch.special.entr(mean_a).sum().neg()
+            losses["balance"] = torch.special.entr(a.mean(dim=0)).sum().neg()
             loss = loss + self.balance_weight * losses["balance"]
         if self.smooth_weight:
             # Self-augmented training (Hu et al. 2017, arXiv 1702.08720): the image's own classes are the target.
@@ -124,7 +123,6 @@ class CatVAE(Autoencoder):
         return {"loss": loss, **losses}
 
     def sample_classes(self, classes: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Codes ``(B, n)`` from the priors of the given classes ``(B,)``."""
         noise = torch.randn(len(classes), self.latent_dim, generator=generator)
         return self.class_means[classes] + noise.to(self.class_means)
 
@@ -139,8 +137,7 @@ class InfoCatVAE(CatVAE):
     """CatVAE whose encoder is also trained to find the class of images decoded from that class's prior.
 
     That cross-entropy bounds the mutual information of class and image from below; it needs no further network.
-    The released code hands probabilities to a function that takes a softmax itself; here it is taken once. It is in
-    nats per image.
+    The released code hands probabilities to a function that takes a softmax itself; here it is taken once.
     """
 
     title = "InfoCatVAE (arXiv 1806.08240): CatVAE whose encoder finds the class of what it generates"

@@ -28,14 +28,11 @@ class RaDOGAGA(DensityModel):
 
     The rate is in nats for a whole code; D is the mean over pixels or features for one sample.
 
-    Args:
-        h: "d": h(D) = D; "log": h(D) = log(D + 0.001), whose gradient does not vanish where D is small already.
-        prior: "factorized": an entropy bottleneck, and P is the probability of the interval of width w around z + ε.
-            "gmm": a Gaussian mixture over z whose memberships are estimated by a network.
-        noise_width: w, the unit of the code: a times the width makes the same code, a times as large (1 in the paper).
-            Training is fastest where a new network has that size already, w near sqrt(6 N / λ2) for N pixels.
-        components: K. More than modes, and a dropout of 0, find the modes more reliably (docs/density.md).
-        estimation_width: DAGMM's 10 separate a few components, not dozens.
+    h(D) = D, or log(D + 0.001), whose gradient does not vanish where D is small already. With the prior "factorized",
+    an entropy bottleneck, P is the probability of the interval of width w around z + ε; "gmm" is a mixture over z whose
+    memberships are estimated by a network. w is the unit of the code: a times the width makes the same code, a times as
+    large (1 in the paper). Training is fastest where a new network has that size already, w near sqrt(6 N / λ2) for N
+    pixels. More components than modes, and a dropout of 0, find the modes more reliably (docs/density.md).
     """
 
     title = "RaDOGAGA (arXiv 1910.04329): isometric code by rate and distortion"
@@ -50,7 +47,7 @@ class RaDOGAGA(DensityModel):
         h: Annotated[str, Flag("h: D or log D in the reconstruction term", choices=("d", "log"))] = "d",
         distortion: Distortion = "mse",
         prior: Annotated[
-            str, Flag("P(z): entropy bottleneck, or Gaussian mixture", choices=("factorized", "gmm"))
+            str, Flag("entropy bottleneck, or Gaussian mixture", choices=("factorized", "gmm"))
         ] = "factorized",
         noise_width: Annotated[float, Flag("w, the noise ε is uniform on (−w/2, w/2)", positive_float)] = 0.3,
         components: Components = 3,
@@ -74,9 +71,5 @@ class RaDOGAGA(DensityModel):
         rate = self.prior.energy(noisy if isinstance(self.prior, EntropyBottleneck) else z).mean()
         rate = rate.to(z.dtype)  # a mixture computes in float64
         penalty = reconstruction if self.h == "d" else torch.log(reconstruction + LOG_FLOOR)
-        return {
-            "loss": rate + self.lambda1 * penalty.mean() + self.lambda2 * noise_effect,
-            "reconstruction": reconstruction.mean(),
-            "rate": rate,
-            "noise_effect": noise_effect,
-        }
+        loss = rate + self.lambda1 * penalty.mean() + self.lambda2 * noise_effect
+        return {"loss": loss, "reconstruction": reconstruction.mean(), "rate": rate, "noise_effect": noise_effect}

@@ -34,7 +34,7 @@ class RAE(Autoencoder):
         channels: int,
         latent_dim: int,
         penalty: Annotated[
-            str, Flag("of the decoder: weights, gradient, or spectral norm", choices=("l2", "gp", "sn"))
+            str, Flag("decoder's weights, gradient, or spectral norm", choices=("l2", "gp", "sn"))
         ] = "l2",
         embedding_weight: Annotated[float, Flag("β, weight of the code's square", non_negative_float)] = 1e-4,
         penalty_weight: Annotated[float, Flag("λ, weight of the penalty", non_negative_float)] = 1e-7,

@@ -19,6 +19,8 @@ Beta = Annotated[float, Flag("β, weight of the KL term, or in beta-tcvae of TC"
 class GaussianPosterior(Autoencoder):
     """q(z | x) is a Gaussian with diagonal covariance, the prior is N(0, I), and the code is the posterior's mean."""
 
+    pz_scale = 1.0
+
     def __init__(self, architecture: str, channels: int, latent_dim: int, output: nn.Module | None = None):
         super().__init__(architecture, channels, latent_dim, 2 * latent_dim, output)
 
@@ -32,10 +34,6 @@ class GaussianPosterior(Autoencoder):
 
     def sample_codes(self, x: Tensor) -> Tensor:
         return sample_gaussian(*self.posterior(x))
-
-    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        parameter = next(self.parameters())
-        return torch.randn(num, self.latent_dim, generator=generator).to(parameter)
 
 
 class VAE(GaussianPosterior):
@@ -82,9 +80,7 @@ class BetaVAE(GaussianPosterior):
         lambda1: Lambda1 = 1e5,
         lambda2: Lambda2 = 1e5,
         distortion: Distortion = "mse",
-        joint: Annotated[
-            bool, Flag("one distortion D(x, x̆) of the noisy code: the ordinary β-VAE", switch=True)
-        ] = False,
+        joint: Annotated[bool, Flag("one distortion D(x, x̆): the ordinary β-VAE", switch=True)] = False,
     ):
         super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.joint = lambda1, lambda2, joint
@@ -100,12 +96,8 @@ class BetaVAE(GaussianPosterior):
         decoded = self.decode(mean)
         reconstruction = self.distortion(decoded, x).mean()
         noise_effect = self.distortion(decoded_noisy, decoded).mean()
-        return {
-            "loss": self.lambda1 * reconstruction + self.lambda2 * noise_effect + kl,
-            "reconstruction": reconstruction,
-            "noise_effect": noise_effect,
-            "kl": kl,
-        }
+        loss = self.lambda1 * reconstruction + self.lambda2 * noise_effect + kl
+        return {"loss": loss, "reconstruction": reconstruction, "noise_effect": noise_effect, "kl": kl}
 
 
 class BetaTCVAE(GaussianPosterior):

@@ -30,14 +30,13 @@ class WAE(Autoencoder):
     The loss is ``s Σ (x − x̂)² + λ · penalty``, the squared error summed over the pixels of an image (section 4: c is
     the squared distance). ``"reconstruction"`` is the mean over the pixels, which compares with every other model.
 
-    Args:
-        noise: "none"; "gaussian", the encoder gives mean and log-variance and the code is drawn; "add_noise",
-            N(0, 0.01²) is added to the images in training.
-        cost_scale: s. The released code has 0.05 for images in [0, 1] and for images in [-1, 1]; the latter
-            correspond to 0.2 here, where all images are in [0, 1].
+    With the noise "gaussian" the encoder gives mean and log-variance and the code is drawn; with "add_noise"
+    N(0, 0.01²) is added to the images in training. The released code has s = 0.05 for images in [0, 1] and in
+    [-1, 1]; the latter correspond to 0.2 here, where all images are in [0, 1].
     """
 
     penalty_weight: float  # λ
+    pz_scale: float
 
     def __init__(
         self,
@@ -45,9 +44,7 @@ class WAE(Autoencoder):
         channels: int,
         latent_dim: int,
         pz_scale: Annotated[float, Flag("σ_z, standard deviation of the prior", positive_float)] = 1.0,
-        noise: Annotated[
-            str, Flag("drawn codes, or noise on the images", choices=("none", "gaussian", "add_noise"))
-        ] = "none",
+        noise: Annotated[str, Flag("drawn codes, or noisy images", choices=("none", "gaussian", "add_noise"))] = "none",
         cost_scale: Annotated[float, Flag("s, factor on the squared error summed over pixels", positive_float)] = 0.05,
         e_pretrain: Annotated[int, Flag("steps that fit mean and covariance of the code to the prior", natural)] = 0,
     ):
@@ -80,18 +77,8 @@ class WAE(Autoencoder):
         loss = cost + self.penalty_weight * penalty + sum(further.values())
         return {"loss": loss, "reconstruction": reconstruction, "penalty": penalty, **further}
 
-    def sample_prior(self, num: int, generator: torch.Generator | None = None) -> Tensor:
-        parameter = next(self.parameters())
-        return self.pz_scale * torch.randn(num, self.latent_dim, generator=generator).to(parameter)
-
     def parameter_groups(self, learning_rate: float) -> list[dict]:
         return [{"params": [*self.enc.parameters(), *self.dec.parameters()], "lr": learning_rate, "betas": BETAS}]
-
-    def moment_distance(self, z: Tensor) -> Tensor:
-        """Squared distances of the codes' mean and covariance to the prior's, 0 and σ_z² I, summed."""
-        covariance = z.T.cov().reshape(self.latent_dim, self.latent_dim)
-        prior = self.pz_scale**2 * torch.eye(self.latent_dim, device=z.device, dtype=z.dtype)
-        return z.mean(dim=0).square().sum() + (covariance - prior).square().sum()
 
     def pretrain(self, draw: Callable[[int], Tensor], learning_rate: float) -> None:
         """Match the codes' mean and covariance to the prior's; trains the encoder only.
@@ -103,7 +90,11 @@ class WAE(Autoencoder):
         self.train()
         for _ in range(self.e_pretrain):
             optimizer.zero_grad()
-            self.moment_distance(self.sample_codes(draw(PRETRAIN_BATCH))).backward()
+            z = self.sample_codes(draw(PRETRAIN_BATCH))
+            covariance = z.T.cov().reshape(self.latent_dim, self.latent_dim)
+            prior = self.pz_scale**2 * torch.eye(self.latent_dim, device=z.device, dtype=z.dtype)
+            # Squared distances to the prior's mean and covariance, 0 and σ_z² I.
+            (z.mean(dim=0).square().sum() + (covariance - prior).square().sum()).backward()
             optimizer.step()
         optimizer.zero_grad()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.layers.lower_bound import lower_bound
 
+WIDTHS = (1, 3, 3, 3, 3, 1)  # of the layers of a channel's cumulative distribution
 SMALLEST_DIFFERENCE = 1e-9  # of two logits of the cumulative distribution
 MOST_DOUBLINGS = 20  # of the bracket of a sample: draws up to a million units out
 BISECTIONS = 30  # of that bracket, down to a thousandth of a unit
@@ -30,15 +31,12 @@ class EntropyBottleneck(nn.Module):
     ``init_scale`` is the rough width of the density before training, in units of w: the codes should begin inside it.
     """
 
-    def __init__(
-        self, channels: int, width: float = 1.0, init_scale: float = 10.0, filters: tuple[int, ...] = (3, 3, 3, 3)
-    ):
+    def __init__(self, channels: int, width: float = 1.0, init_scale: float = 10.0):
         super().__init__()
         self.channels, self.width = channels, width
-        widths = (1, *filters, 1)
-        layers = len(widths) - 1
+        layers = len(WIDTHS) - 1
         self.matrices, self.biases, self.factors = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
-        for inputs, outputs in pairwise(widths):
+        for inputs, outputs in pairwise(WIDTHS):
             # softplus of this is the slope that makes the product of all layers 1 / init_scale.
             start = math.log(math.expm1(init_scale ** (-1 / layers) / outputs))
             self.matrices.append(nn.Parameter(torch.full((channels, outputs, inputs), start)))
@@ -54,24 +52,17 @@ class EntropyBottleneck(nn.Module):
                 x = x + torch.tanh(self.factors[k]) * torch.tanh(x)
         return x
 
-    def interval_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the cumulative distribution half a unit below and above x, each of the shape of x, ``(B, C, ...)``.
-
-        Never in half precision: their difference is what counts.
-        """
-        with torch.autocast(x.device.type, enabled=False):
-            columns = x.to(self.biases[0].dtype).movedim(1, 0)
-            flat = columns.reshape(self.channels, 1, -1)
-            lower, upper = self.logits_cumulative(flat - 0.5), self.logits_cumulative(flat + 0.5)
-        return lower.view(columns.shape).movedim(0, 1), upper.view(columns.shape).movedim(0, 1)
-
     def log_likelihood(self, x: Tensor) -> Tensor:
         """Log-probability of the unit interval around each element of x, in nats; finite however far out x lies.
 
         Uses sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)), each factor of which has a stable
         logarithm: codes far outside the density have a gradient, and outliers keep their order.
         """
-        lower, upper = self.interval_logits(x)
+        with torch.autocast(x.device.type, enabled=False):  # the difference of the two logits is what counts
+            columns = x.to(self.biases[0].dtype).movedim(1, 0)
+            flat = columns.reshape(self.channels, 1, -1)
+            logits = self.logits_cumulative(flat - 0.5), self.logits_cumulative(flat + 0.5)
+        lower, upper = (each.view(columns.shape).movedim(0, 1) for each in logits)
         # A million units out the two logits can round to the same number.
         difference = lower_bound(upper - lower, SMALLEST_DIFFERENCE)
         return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-difference))

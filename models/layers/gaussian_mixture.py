@@ -10,17 +10,11 @@ SMALLEST_WEIGHT = 1e-12  # of a component that no sample belongs to: its logarit
 
 
 class Mixture(NamedTuple):
-    """K Gaussians in D dimensions, float64.
+    """K Gaussians in D dimensions, float64."""
 
-    Attributes:
-        weights: ``(K,)`` φ, they sum to 1.
-        means: ``(K, D)`` μ.
-        covariances: ``(K, D, D)`` Σ, positive definite.
-    """
-
-    weights: Tensor
-    means: Tensor
-    covariances: Tensor
+    weights: Tensor  # (K,) φ, they sum to 1
+    means: Tensor  # (K, D) μ
+    covariances: Tensor  # (K, D, D) Σ, positive definite
 
     def cholesky(self) -> Tensor:
         """``(K, D, D)`` lower L with Σ = L Lᵀ; NaN where there is none, so that the loss shows it."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.layers.lower_bound import lower_bound
 
+BETA_MIN, GAMMA_INIT = 1e-6, 0.1
 PEDESTAL = 2**-36  # added under the root: the gradient of a stored value stays finite where its square is 0
 
 
@@ -20,20 +21,19 @@ class GDN(nn.Module):
     β > 0 and γ ≥ 0 are kept so by reparametrisation: what is stored and trained is sqrt(β + pedestal), bounded from
     below where it is used, by a bound whose gradient passes when it should. A step of any size leaves a valid
     transformation. Where β = 1, the inverse with the same parameters undoes GDN up to terms of the order (γ x²)².
-    Before training γ is ``gamma_init`` times the identity: the channels do not touch each other.
+    Before training γ is 0.1 times the identity: the channels do not touch each other.
     """
 
-    def __init__(self, channels: int, inverse: bool = False, beta_min: float = 1e-6, gamma_init: float = 0.1):
+    def __init__(self, channels: int, inverse: bool = False):
         super().__init__()
         self.inverse = inverse
-        self.beta_min = beta_min
         self.beta_root = nn.Parameter(torch.sqrt(torch.ones(channels) + PEDESTAL))
-        self.gamma_root = nn.Parameter(torch.sqrt(gamma_init * torch.eye(channels) + PEDESTAL))
+        self.gamma_root = nn.Parameter(torch.sqrt(GAMMA_INIT * torch.eye(channels) + PEDESTAL))
 
     @property
     def beta(self) -> Tensor:
-        """β ``(C,)``, at least ``beta_min``."""
-        return lower_bound(self.beta_root, (self.beta_min + PEDESTAL) ** 0.5).square() - PEDESTAL
+        """β ``(C,)``, at least ``BETA_MIN``."""
+        return lower_bound(self.beta_root, (BETA_MIN + PEDESTAL) ** 0.5).square() - PEDESTAL
 
     @property
     def gamma(self) -> Tensor:

@@ -33,6 +33,4 @@ class LowerBound(torch.autograd.Function):
         return None if tangent is None else tangent * (x >= ctx.bound)
 
 
-def lower_bound(x: Tensor, bound: float) -> Tensor:
-    """``max(x, bound)`` with the gradient of ``LowerBound``; any shape."""
-    return LowerBound.apply(x, bound)
+lower_bound = LowerBound.apply

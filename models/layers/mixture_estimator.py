@@ -131,9 +131,7 @@ class MixtureEstimator(nn.Module):
         smooth function of the code, so small modes close to large ones share a component with them; the likelihood of
         the same number of Gaussians on the same features is higher after this.
 
-        Raises:
-            UserError: fewer samples than components.
-            Diverged: features that are not finite.
+        Raises UserError for fewer samples than components, Diverged for features that are not finite.
         """
         # Imported here: loading it takes longer than loading PyTorch.
         from sklearn.exceptions import ConvergenceWarning

@@ -22,7 +22,7 @@ def mmd(codes: Tensor, prior: Tensor, kernel: str = "imq", scale: float = 1.0) -
     """Estimate of the squared MMD between the distributions of two samples of the same size.
 
     The terms within a sample leave out its diagonal and are unbiased; the term across the samples is over all pairs,
-    as in the released code. The estimate can be negative.
+    as in the released code. The estimate can be negative, and is zero for a single code.
 
     Args:
         codes, prior: ``(B, n)``, of the encoder and drawn from N(0, σ_z² I).
@@ -30,8 +30,6 @@ def mmd(codes: Tensor, prior: Tensor, kernel: str = "imq", scale: float = 1.0) -
             exp(−d² / 2σ²) where σ² is the median d² across the samples plus that within the codes. The bandwidth is
             part of the function that is differentiated, as in the released code.
         scale: σ_z.
-
-    Zero for a single code, which has no distances within.
     """
     num, latent_dim = codes.shape
     if num < 2:

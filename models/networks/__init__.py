@@ -23,11 +23,7 @@ IMAGE_SIZES = range(32, 257)
 
 
 def split(architecture: str) -> tuple[str, int]:
-    """``"wae-64"`` to ``("wae", 64)``, ``"celeba"`` to ``("celeba", 64)``.
-
-    Raises:
-        UserError: no such architecture, or its convolutions do not divide the image size.
-    """
+    """``"wae-64"`` to ``("wae", 64)``. Raises UserError for an unknown name or a size that its layers do not divide."""
     if architecture in PUBLISHED:
         return architecture, PUBLISHED[architecture]
     family, _, digits = architecture.rpartition("-")
