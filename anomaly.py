@@ -20,13 +20,7 @@ from utils import cli, devices, files
 from utils.errors import UserError
 
 METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
-TITLES = {
-    "radogaga-d": "RaDOGAGA, h(d) = d",
-    "radogaga-log": "RaDOGAGA, h(d) = log d",
-    "dagmm": "DAGMM",
-    "isolation-forest": "IsolationForest",
-    "one-class-svm": "OneClassSVM",
-}
+TITLES = seeded_runs.TITLES | {"isolation-forest": "IsolationForest", "one-class-svm": "OneClassSVM"}
 
 
 def scores_of(
@@ -86,12 +80,9 @@ def parse_arguments() -> argparse.Namespace:
     group = parser.add_argument_group("data")
     names = "; ".join(f"{name}: {title}" for name, title in tabular.DATASETS.items()).replace("%", "%%")
     group.add_argument("--dataset", metavar="NAME|FILE", help=f"{names}; or your own file (default: thyroid)")
-    group.add_argument(
-        "--data-path", default="./datasets", metavar="DIR|FILE", help="where the data is; or your own file"
-    )
-    group.add_argument(
-        "--label", metavar="COLUMN", help="of your own file: which rows are anomalies (default: by its name)"
-    )
+    group.add_argument("--data-path", default="./datasets", metavar="DIR|FILE", help="its folder; or your own file")
+    label = "of your own file: which rows are anomalies (default: by its name)"
+    group.add_argument("--label", metavar="COLUMN", help=label)
     group.add_argument("--ignore", nargs="+", default=[], metavar="COLUMN", help="of your own file: no features")
     group.add_argument("--drop-constant", action="store_true", help="leave constant columns out of your own file")
     group = parser.add_argument_group("models (default: the preset of the data set, see docs/anomaly.md)")
@@ -118,24 +109,20 @@ def choose_settings(args: argparse.Namespace) -> dict[str, Settings]:
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     presets = PRESETS.get(args.dataset, PRESETS["default"])
     chosen = {
-        model: presets[model] | {key: value for key, value in given.items() if key in presets[model]}
-        for model in args.models
+        model: presets[model] | {key: given[key] for key in given.keys() & presets[model]} for model in args.models
     }
     for key, value in given.items():
         if not any(key in settings for settings in chosen.values()):
-            raise UserError(
-                f"--{key.replace('_', '-')} {value}: none of the models {', '.join(args.models)} has such an option; "
-                "leave it out"
-            )
+            flag, models = f"--{key.replace('_', '-')}", ", ".join(args.models)
+            raise UserError(f"{flag} {value}: none of the models {models} has such an option; leave it out")
     return chosen
 
 
 def check_halves(table: Table, seeds: list[int], chosen: dict[str, Settings]) -> None:
     """Raises UserError, before anything is trained, where a split cannot be used."""
-    components = max((settings.get("components", 1) for settings in chosen.values()), default=1)
+    components = max(settings.get("components", 1) for settings in chosen.values())
     for seed in seeds:
-        train, _ = halves(table, seed)
-        normal = int((~table.anomaly[train]).sum())
+        normal = int((~table.anomaly[halves(table, seed)[0]]).sum())
         if normal < components:
             raise UserError(
                 f"--components {components}: a mixture needs at least one training sample for each, found {normal} "
@@ -164,7 +151,6 @@ def with_spread(entry: dict, metric: str) -> str:
 
 
 def as_markdown(summaries: list[dict]) -> str:
-    """The table of the summaries."""
     header = ["model", "precision", "recall", "F1", "ROC-AUC", "average precision", "runs", "seconds per run"]
     rows = []
     for entry in summaries:
@@ -184,41 +170,31 @@ def main() -> None:
     name = args.dataset if args.dataset in tabular.DATASETS else Path(args.dataset).name.replace(".", "-")
     folder = Path(args.save_path) / name / "anomaly"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "runs.jsonl"
-    data = table.fingerprint()
+    path, data = folder / "runs.jsonl", table.fingerprint()
     done = seeded_runs.finished(path, {*METRICS, "seconds"}, data, chosen, seeds)
     tasks = [(model, settings, seed, gpu) for seed in seeds for model, settings in chosen.items()]
     missing = [task for task in tasks if (task[0], task[2]) not in done]
-    share = table.anomaly.mean()
+    share = float(table.anomaly.mean())
     print(f"{name}: {table.describe()}")
-    print(
-        f"{name}: {len(table):,} rows, {share:.2%} anomalies; {len(tasks)} runs, {len(missing)} to do, {args.jobs} at "
-        f"a time; {path}",
-        flush=True,
-    )
+    runs = f"{len(tasks)} runs, {len(missing)} to do, {args.jobs} at a time"
+    print(f"{name}: {len(table):,} rows, {share:.2%} anomalies; {runs}; {path}", flush=True)
     for row in seeded_runs.run_all(run_once, table, missing, args.jobs):
         row |= {"settings": chosen[row["model"]], "data": data}
         seeded_runs.append_row(path, row)
         done[row["model"], row["seed"]] = row
-        print(
-            f"{row['model']:17} seed {row['seed']:3}  F1 {row['f1']:.4f}  ROC-AUC {row['roc_auc']:.4f}  "
-            f"{row['seconds']:.1f} s  ({len(done)}/{len(tasks)})",
-            flush=True,
-        )
+        found = f"F1 {row['f1']:.4f}  ROC-AUC {row['roc_auc']:.4f}  {row['seconds']:.1f} s"
+        print(f"{row['model']:17} seed {row['seed']:3}  {found}  ({len(done)}/{len(tasks)})", flush=True)
 
     rows = [done[model, seed] for model, _, seed, _ in tasks]
     summaries = summarise(rows, list(chosen))
-    content = {"dataset": args.dataset, "rows": len(table), "anomaly_ratio": float(share), "columns": table.describe()}
+    content = {"dataset": args.dataset, "rows": len(table), "anomaly_ratio": share, "columns": table.describe()}
     files.write_json(folder / "anomaly.json", content | {"summary": summaries, "runs": rows})
     report = as_markdown(summaries)
-    with files.replacing(folder / "anomaly.md") as temporary:
-        temporary.write_text(report)
+    files.write_text(folder / "anomaly.md", report)
     print(report)
     best = max(summaries, key=lambda entry: entry["f1"])
-    print(
-        f"{name}: best F1 {with_spread(best, 'f1')} by {TITLES[best['model']]}, {best['runs']} "
-        f"run{'s' * (best['runs'] > 1)}; table in {folder / 'anomaly.md'}"
-    )
+    runs = f"{best['runs']} run{'s' * (best['runs'] > 1)}"
+    print(f"{name}: best F1 {with_spread(best, 'f1')} by {TITLES[best['model']]}, {runs}; table in {folder}/anomaly.md")
 
 
 if __name__ == "__main__":

@@ -32,12 +32,7 @@ SETTINGS = {
 }
 LEARNING_RATES = {"radogaga-d": 1e-2, "radogaga-log": 1e-2, "dagmm": 1e-4}
 METRICS = ("pearson", "spearman")
-TITLES = {
-    "radogaga-d": "RaDOGAGA, h(d) = d",
-    "radogaga-log": "RaDOGAGA, h(d) = log d",
-    "dagmm": "DAGMM",
-    "pca-gmm": "PCA and Gaussian mixture",
-}
+TITLES = seeded_runs.TITLES | {"pca-gmm": "PCA and Gaussian mixture"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,11 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def log_density(points: toy.Toy, name: str, seed: int, training: dict, gpu: bool) -> np.ndarray:
-    """``(N,)`` float64, log of the density that a trained model estimates at each point, up to a constant.
-
-    Raises:
-        Diverged: in training, or the estimates are not finite or all the same.
-    """
+    """``(N,)`` float64, log of the density that a trained model estimates at each point, up to a constant."""
     if name == "pca-gmm":
         from sklearn.decomposition import PCA
         from sklearn.mixture import GaussianMixture
@@ -78,18 +69,12 @@ def log_density(points: toy.Toy, name: str, seed: int, training: dict, gpu: bool
 
 
 def correlations(density: np.ndarray, log_estimate: np.ndarray) -> dict[str, float]:
-    """Pearson r between the densities themselves and Spearman ρ, both with the true density ``(N,)``.
-
-    The estimate is defined up to a factor, which neither depends on; dividing by its largest value keeps exp from
-    overflowing.
-    """
+    """Pearson r between the densities themselves and Spearman ρ, both with the true density ``(N,)``."""
     from scipy.stats import pearsonr, spearmanr
 
-    estimate = np.exp(log_estimate - log_estimate.max())
-    return {
-        "pearson": float(pearsonr(density, estimate).statistic),
-        "spearman": float(spearmanr(density, log_estimate).statistic),
-    }
+    estimate = np.exp(log_estimate - log_estimate.max())  # up to a factor, and no overflow
+    pearson, spearman = pearsonr(density, estimate).statistic, spearmanr(density, log_estimate).statistic
+    return {"pearson": float(pearson), "spearman": float(spearman)}
 
 
 def run_once(points: toy.Toy, name: str, seed: int, training: dict, gpu: bool) -> tuple[dict, np.ndarray]:
@@ -105,9 +90,8 @@ def load_points(args: argparse.Namespace) -> toy.Toy:
         where = f"--size {args.size}" if args.data_path is None else f"{args.data_path}: {len(points.density)} points"
         raise UserError(f"{where}: mixtures of {COMPONENTS} Gaussians need at least {2 * COMPONENTS} points")
     if np.ptp(points.density) == 0:
-        raise UserError(
-            f"{args.data_path}: the density (column 17) is the same in every row: there is nothing to compare"
-        )
+        found = "the density (column 17) is the same in every row"
+        raise UserError(f"{args.data_path}: {found}: there is nothing to compare")
     return points
 
 
@@ -128,11 +112,8 @@ def main() -> None:
         rows.append(row)
         if row["seed"] == args.seed:
             estimates[row["model"]] = log_estimate
-        print(
-            f"{TITLES[row['model']]}, seed {row['seed']}: Pearson r {row['pearson']:.4f}  "
-            f"Spearman ρ {row['spearman']:.4f}",
-            flush=True,
-        )
+        found = f"Pearson r {row['pearson']:.4f}  Spearman ρ {row['spearman']:.4f}"
+        print(f"{TITLES[row['model']]}, seed {row['seed']}: {found}", flush=True)
     rows.sort(key=lambda row: (chosen.index(row["model"]), row["seed"]))
     own = {name: [row for row in rows if row["model"] == name] for name in chosen}
     summary = {name: {key: float(np.median([row[key] for row in own[name]])) for key in METRICS} for name in chosen}

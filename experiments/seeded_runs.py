@@ -30,6 +30,9 @@ def add_flags(group: argparse._ArgumentGroup, runs: int) -> None:
     group.add_argument("--gpu", action="store_true", help="compute on the first CUDA device; without one, on the CPU")
 
 
+TITLES = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = log d", "dagmm": "DAGMM"}
+
+
 def train(
     run: str,
     vectors: torch.Tensor,
@@ -52,8 +55,7 @@ def train(
         anneal: let the learning rate fall to 0 as a cosine.
         em: fix the mixture by expectation-maximisation, not by the estimation network.
 
-    Raises:
-        Diverged: the loss is no finite number any more.
+    Raises Diverged where the loss is no finite number any more.
     """
     torch.manual_seed(seed)
     model = models.build(name, channels=vectors.shape[1], **config).to(device)
@@ -111,12 +113,8 @@ def work(compute: Callable, task: tuple) -> object:
 def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int) -> Iterator:
     """The results of ``compute(shared, *task)``, each as soon as it is finished. Every task computes on one core.
 
-    Args:
-        compute: a function of a module, so that a worker process finds it by its name.
-        jobs: processes side by side; 1: this one.
-
-    Raises:
-        UserError: a process was killed, for lack of memory most likely.
+    ``compute`` is a function of a module: a worker process finds it by its name. One job is this process. Raises
+    UserError where a process was killed, for lack of memory most likely.
     """
     jobs = min(jobs, len(tasks))
     if jobs <= 1:
@@ -145,30 +143,6 @@ def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int
             raise
 
 
-def read_rows(path: Path, keys: set[str]) -> list[dict]:
-    """The finished runs of a file, without those that lack one of the keys: another version wrote them.
-
-    A last line that a killed process left unfinished is cut off.
-
-    Raises:
-        UserError: a damaged line elsewhere.
-    """
-    if not path.exists():
-        return []
-    try:
-        *complete, rest = path.read_text(encoding="utf-8").split("\n")
-        if rest:
-            with files.replacing(path) as temporary:
-                temporary.write_text("".join(line + "\n" for line in complete))
-        rows = [json.loads(line) for line in complete]
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row, dict):
-                raise ValueError(f"row {number} is {row!r}")
-    except ValueError as error:  # of UTF-8 and JSON too
-        raise UserError(f"{path}: damaged ({error}); move it away to start afresh") from error
-    return [row for row in rows if keys <= row.keys()]
-
-
 def append_row(path: Path, row: dict) -> None:
     """A finished run, on the disk when this returns."""
     with open(path, "a") as stream:
@@ -180,9 +154,22 @@ def append_row(path: Path, row: dict) -> None:
 def finished(
     path: Path, keys: set[str], data: str, chosen: dict[str, dict], seeds: Sequence[int]
 ) -> dict[tuple[str, int], dict]:
-    """The rows of a file, by model and seed, that were made of this data with the chosen settings."""
+    """The rows of a file, by model and seed, that have all of the keys, this data and the chosen settings.
+
+    A last line that a killed process left unfinished is cut off. Raises UserError for a damaged line elsewhere.
+    """
     found: dict[tuple[str, int], dict] = {}
-    for row in read_rows(path, keys | {"model", "seed", "settings", "data"}):
-        if row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"]):
-            found.setdefault((row["model"], row["seed"]), row)
+    try:
+        *complete, rest = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+        if rest:
+            files.write_text(path, "".join(line + "\n" for line in complete))
+        for number, row in enumerate(map(json.loads, complete), 1):
+            if not isinstance(row, dict):
+                raise ValueError(f"row {number} is {row!r}")
+            if not keys | {"model", "seed", "settings", "data"} <= row.keys():
+                continue  # another version wrote it
+            if row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"]):
+                found.setdefault((row["model"], row["seed"]), row)
+    except ValueError as error:  # of UTF-8 and JSON too
+        raise UserError(f"{path}: damaged ({error}); move it away to start afresh") from error
     return found
