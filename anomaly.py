@@ -15,7 +15,7 @@ import torch
 from data import tabular
 from data.table import Scaler, Table, halves
 from experiments import seeded_runs
-from experiments.anomaly_presets import OVERRIDES, PRESETS, TRAINING, Settings
+from experiments.anomaly_presets import OVERRIDES, PRESETS, Settings
 from utils import cli, devices, files
 from utils.errors import UserError
 
@@ -30,16 +30,13 @@ def scores_of(
     from sklearn.ensemble import IsolationForest
     from sklearn.svm import OneClassSVM
 
-    config = {key: value for key, value in settings.items() if key not in ("model", "mixture", *TRAINING)}
     if settings["model"] == "isolation-forest":
-        return -IsolationForest(random_state=seed, **config).fit(train.numpy()).score_samples(test.numpy())
-    if settings["model"] == "one-class-svm":
-        # Its cost grows with the square of the samples.
+        forest = IsolationForest(n_estimators=settings["n_estimators"], random_state=seed).fit(train.numpy())
+        return -forest.score_samples(test.numpy())
+    if settings["model"] == "one-class-svm":  # its cost grows with the square of the samples
         kept = np.random.default_rng(seed).permutation(len(train))[: settings["train_size"]]
         return -OneClassSVM(nu=settings["nu"]).fit(train.numpy()[kept]).score_samples(test.numpy())
-    training = {key: settings[key] for key in TRAINING} | {"em": settings["mixture"] == "em"}
-    model = seeded_runs.train(run, train, settings["model"], config, seed, device, **training)
-    return seeded_runs.energies(model, test, device)
+    return seeded_runs.train_and_score(run, train, test, settings, seed, device)
 
 
 def measure(scores: np.ndarray, anomaly: np.ndarray, ratio: float, seed: int) -> dict[str, float]:

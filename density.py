@@ -61,11 +61,10 @@ def log_density(points: toy.Toy, name: str, seed: int, training: dict, gpu: bool
 
         codes = PCA(3, random_state=seed).fit_transform(points.vectors.double().numpy())
         return GaussianMixture(MODES, random_state=seed).fit(codes).score_samples(codes)
-    run, device = f"{name}, seed {seed}", devices.choose(gpu)
-    config = NETWORK | SETTINGS[name]
-    kind = config.pop("name")
-    model = seeded_runs.train(run, points.vectors, kind, config, seed, device, anneal=True, **training)
-    return -seeded_runs.require_scores(run, seeded_runs.energies(model, points.vectors, device)).astype(np.float64)
+    run, x, settings = f"{name}, seed {seed}", points.vectors, NETWORK | SETTINGS[name] | training
+    settings |= {"model": settings.pop("name"), "mixture": "network"}
+    scores = seeded_runs.train_and_score(run, x, x, settings, seed, devices.choose(gpu), anneal=True)
+    return -seeded_runs.require_scores(run, scores).astype(np.float64)
 
 
 def correlations(density: np.ndarray, log_estimate: np.ndarray) -> dict[str, float]:

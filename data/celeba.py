@@ -50,18 +50,13 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
         download("celeba", path, "CelebA", f"{images}, or train/, val/, test/ with images into {path}", split="all")
         found = [(own, own / IMAGES)]
     root, folder = found[0]
-    files = [folder / name for name in names_of(split, partition_file(root, folder), folder)]
+    places = [place / "list_eval_partition" for place in (root, root / "Eval", folder.parent)]
+    lists = [place.with_suffix(suffix) for place in places for suffix in (".txt", ".csv")]
+    partition = next((file for file in lists if file.is_file()), None)
+    if partition is None:
+        raise UserError(f"{lists[0]}: not found (nor a .csv): CelebA's partition belongs beside the folder {IMAGES}")
+    files = [folder / name for name in names_of(split, partition, folder)]
     return Dataset(decode_all(root, files, options, face, f"decoding celeba {split}")[0])
-
-
-def partition_file(root: Path, folder: Path) -> Path:
-    """The file that says which image belongs to which split. Raises UserError where there is none."""
-    places = [root, root / "Eval", folder.parent]
-    files = [place / f"list_eval_partition.{suffix}" for place in places for suffix in ("txt", "csv")]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        raise UserError(f"{files[0]}: not found (nor a .csv): CelebA's partition belongs beside the folder {IMAGES}")
-    return found
 
 
 def names_of(split: str, partition: Path, folder: Path) -> list[str]:
@@ -78,10 +73,9 @@ def names_of(split: str, partition: Path, folder: Path) -> list[str]:
     present = {file.name for file in folder.iterdir()}
     missing = [name for name in names if name not in present]
     if missing:
-        raise UserError(
-            f"{folder / missing[0]}: not found, but {partition.name} lists it ({len(missing)} of {len(names)} {split} "
-            f"images are missing): unpack {IMAGES}.zip again"
-        )
+        found = f"not found, but {partition.name} lists it"
+        count = f"{len(missing)} of {len(names)} {split} images are missing"
+        raise UserError(f"{folder / missing[0]}: {found} ({count}): unpack {IMAGES}.zip again")
     if not names:
         raise UserError(f"{partition}: lists no image of the {split} set (partition {PARTITION[split]})")
     return names

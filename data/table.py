@@ -40,7 +40,7 @@ class Table:
         """What is used of the file, in a line."""
         left_out = "".join(f"; left out: {shown(names)} ({why})" for why, names in self.left_out.items() if names)
         header = "columns by the names in row 1" if self.header else "no row of names, columns by position"
-        names = list(self.features)
+        names = list(map(str, self.features))
         return f"{header}; label: {self.label}; {len(names)} features: {shown(names)}{left_out}"
 
     @property
@@ -81,24 +81,22 @@ def as_table(
     features = frame.drop(columns=[label, *ignored])
     numbers: list[str] = []
     if not published:
-        numbers = [name for name in features if is_row_number(features[name], name == frame.columns[0])]
+        numbers = [name for name in map(str, features) if is_row_number(features[name], name == frame.columns[0])]
         features = features.drop(columns=numbers)
         refuse_label_among(features, label, anomaly, path)
+    if anomaly.all() or not anomaly.any():
+        found = "1: every row" if anomaly.any() else "0: no row"
+        raise UserError(
+            f"{path}: anomaly ratio {found} is labelled as an anomaly, but F1 needs both kinds; check the labels"
+        )
     features = pd.concat([features.select_dtypes("number"), features.select_dtypes("category")], axis=1)
     return Table(features, anomaly, header, label, {"tells rows apart": numbers, "--ignore": ignored})
 
 
-def require_usable(table: Table, source: str, drop_constant: bool, constant_allowed: bool = False) -> Table:
-    """The table, if something can be learned from it. Raises UserError if not; see ``tabular.load``."""
-    if table.anomaly.all() or not table.anomaly.any():
-        found = "1: every row" if table.anomaly.any() else "0: no row"
-        raise UserError(
-            f"{source}: anomaly ratio {found} is labelled as an anomaly, but F1 needs both kinds; check the labels"
-        )
-    if constant_allowed:
-        return table
+def without_constants(table: Table, source: str, drop_constant: bool) -> Table:
+    """The table without its constant columns. Raises UserError where there are some, unless asked to drop them."""
     numbers = table.numbers
-    constant = [name for name in numbers if np.ptp(numbers[name]) == 0]
+    constant = [name for name in map(str, numbers) if np.ptp(numbers[name]) == 0]
     if constant and not drop_constant:
         raise UserError(
             f"{source}: column {constant[0]} is constant ({numbers[constant[0]].iloc[0]:g} in every row)"
@@ -115,8 +113,7 @@ def require_usable(table: Table, source: str, drop_constant: bool, constant_allo
 def halves(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers of the training half and the test half (RaDOGAGA, section 5.3), a random draw of the seed.
 
-    Raises:
-        UserError: one of them lacks normal rows or anomalies.
+    Raises UserError where one of them lacks normal rows or anomalies.
     """
     order = np.random.default_rng(seed).permutation(len(table))
     test, train = np.split(order, [len(order) // 2])

@@ -63,9 +63,9 @@ def is_header(rows: Sequence[list[str]]) -> bool:
 
 def find(frame: pd.DataFrame, name: str, flag: str, path: Path) -> str:
     """The column that a flag names. Raises UserError where there is none."""
-    near = [column for column in frame if column.strip().lower() == name.strip().lower()]
+    near = [column for column in map(str, frame) if column.strip().lower() == name.strip().lower()]
     if not near:
-        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(list(frame))}")
+        raise UserError(f"{flag} {name}: {path} has no such column, expected one of {shown(list(map(str, frame)))}")
     return name if name in near else near[0]
 
 
@@ -93,7 +93,7 @@ def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str],
     """
     if label is not None:
         return find(frame, label, "--label", path)
-    columns = [column for column in frame if column not in ignored] or list(frame)
+    columns = [column for column in map(str, frame) if column not in ignored] or list(map(str, frame))
     named = [column for column in columns if is_label_name(column)]
     y = [column for column in columns if letters(column) == "y" and anomalous(frame[column]) is not None]
     candidates = list(dict.fromkeys(named or (y + columns[-1:])))
@@ -140,7 +140,7 @@ def is_row_number(column: pd.Series, first: bool) -> bool:
 
 def refuse_label_among(features: pd.DataFrame, label: str, anomaly: np.ndarray, path: Path) -> None:
     """Raises UserError for a feature of few values, each of which is found with one label only."""
-    for column in features:
+    for column in map(str, features):
         values = features[column].nunique()
         few = len(features) >= 2 * MIN_ROWS and 2 <= values <= len(features) // MIN_ROWS
         if few and len(set(zip(features[column], anomaly, strict=True))) == values:

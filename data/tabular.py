@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.table import Table, as_table, require_usable
+from data.table import Table, as_table, without_constants
 from data.table_files import SUFFIXES, read_frame
 from utils.errors import UserError
 
@@ -45,15 +45,14 @@ def load(
         drop_constant, label, ignore: of one's own file: leave constant columns out instead of refusing it; the column
             that says which rows are anomalies (default: see ``choose_label``); columns to leave out.
 
-    Raises:
-        UserError: no such file, or one that cannot be used.
+    Raises UserError for no such file, or one that cannot be used.
     """
     path = Path(path)
     if name not in DATASETS:
         if not name.lower().endswith(SUFFIXES):
             known = ", ".join(DATASETS)
             raise UserError(f"--dataset {name}: expected {known}, or a file that ends in {', '.join(SUFFIXES)}")
-        return require_usable(as_table(*read_frame(Path(name)), Path(name), label, ignore), name, drop_constant)
+        return without_constants(as_table(*read_frame(Path(name)), Path(name), label, ignore), name, drop_constant)
     for flag, given in (("--label", label), ("--ignore", " ".join(ignore))):
         if given:
             raise UserError(f"{flag} {given}: for a file of your own; the columns of {name} are known: leave it out")
@@ -75,8 +74,7 @@ def load(
         # Part of what the data set is, so the same for every run: hence a seed of its own.
         drawn = np.random.default_rng(0).choice(attack, min(len(attack), len(normal) // 4), replace=False)
         table = table.rows(np.sort(np.concatenate([normal, drawn])))
-    # These files do have constant columns, and the published widths count them.
-    return require_usable(table, str(found or name), drop_constant, constant_allowed=True)
+    return table  # some of its columns are constant, and the published widths count them
 
 
 def download_kddcup(path: Path) -> pd.DataFrame:

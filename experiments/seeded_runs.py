@@ -14,12 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import models
 from data.table import VectorDataset
+from experiments.anomaly_presets import TRAINING, Settings
 from models.base import DensityModel
 from utils import cli, files, loop
 from utils.errors import Diverged, UserError
+
+TITLES = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = log d", "dagmm": "DAGMM"}
 
 
 def add_flags(group: argparse._ArgumentGroup, runs: int) -> None:
@@ -30,55 +34,35 @@ def add_flags(group: argparse._ArgumentGroup, runs: int) -> None:
     group.add_argument("--gpu", action="store_true", help="compute on the first CUDA device; without one, on the CPU")
 
 
-TITLES = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = log d", "dagmm": "DAGMM"}
-
-
-def train(
-    run: str,
-    vectors: torch.Tensor,
-    name: str,
-    config: dict,
-    seed: int,
-    device: torch.device,
-    *,
-    lr: float,
-    epochs: int,
-    batch_size: int,
-    anneal: bool = False,
-    em: bool = False,
-) -> DensityModel:
-    """A density model trained on vectors ``(N, D)``, its mixture fixed to that of all of them.
+def train_and_score(
+    run: str, train: Tensor, scored: Tensor, settings: Settings, seed: int, device: torch.device, anneal: bool = False
+) -> np.ndarray:
+    """Train a density model on vectors ``(N, D)``; the energies in nats ``(M,)``, −log of the density, of others.
 
     Args:
-        run: what messages call it.
-        config: arguments of ``models.build``, without ``channels``.
+        run: what messages call it. Raises Diverged where its loss is no finite number any more.
+        settings: "model", "mixture" ("em" fixes it by expectation-maximisation after training, not by the estimation
+            network), ``TRAINING``, and arguments of ``models.build``.
         anneal: let the learning rate fall to 0 as a cosine.
-        em: fix the mixture by expectation-maximisation, not by the estimation network.
-
-    Raises Diverged where the loss is no finite number any more.
     """
     torch.manual_seed(seed)
-    model = models.build(name, channels=vectors.shape[1], **config).to(device)
+    config = {key: value for key, value in settings.items() if key not in ("model", "mixture", *TRAINING)}
+    model = models.build(settings["model"], channels=train.shape[1], **config).to(device)
     assert isinstance(model, DensityModel)
-    optimizer = loop.make_optimizer(model, lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if anneal else None
-    dataset = VectorDataset(vectors.to(device))
+    optimizer = loop.make_optimizer(model, settings["lr"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings["epochs"]) if anneal else None
+    dataset = VectorDataset(train.to(device))
     step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate
-    for epoch in range(1, epochs + 1):
-        *_, totals = loop.epoch(step, batch_size, seed, epoch)
+    for epoch in range(1, settings["epochs"] + 1):
+        *_, totals = loop.epoch(step, settings["batch_size"], seed, epoch)
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(f"{run}: the training diverged in epoch {epoch} ({totals.means()}); try a lower --lr")
         if schedule is not None:
             schedule.step()
     model.eval()
-    model.fit_prior(dataset.batches(4096, device=device), em=em, seed=seed)
-    return model
-
-
-@torch.no_grad()
-def energies(model: DensityModel, vectors: torch.Tensor, device: torch.device) -> np.ndarray:
-    """``(N,)`` energies in nats, −log of the density that the model estimates."""
-    return torch.cat([model.energy(x).cpu() for x in VectorDataset(vectors).batches(4096, device)]).numpy()
+    model.fit_prior(dataset.batches(4096, device=device), em=settings["mixture"] == "em", seed=seed)
+    with torch.no_grad():
+        return torch.cat([model.energy(x).cpu() for x in VectorDataset(scored).batches(4096, device)]).numpy()
 
 
 def require_scores(run: str, scores: np.ndarray) -> np.ndarray:
