@@ -51,13 +51,9 @@ def measure(scores: np.ndarray, anomaly: np.ndarray, ratio: float, seed: int) ->
     flagged[order[: max(1, round(ratio * len(scores)))]] = True
     hits = int((flagged & anomaly).sum())
     precision, recall = hits / flagged.sum(), hits / anomaly.sum()
-    return {
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(2 * precision * recall / (precision + recall)) if hits else 0.0,
-        "roc_auc": float(roc_auc_score(anomaly, scores)),
-        "average_precision": float(average_precision_score(anomaly, scores)),
-    }
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    values = precision, recall, f1, roc_auc_score(anomaly, scores), average_precision_score(anomaly, scores)
+    return dict(zip(METRICS, map(float, values), strict=True))
 
 
 def run_once(table: Table, model: str, settings: Settings, seed: int, gpu: bool) -> dict:
@@ -105,9 +101,8 @@ def choose_settings(args: argparse.Namespace) -> dict[str, Settings]:
     """The settings of each chosen model. Raises UserError for a flag that none of them has."""
     given = {key: getattr(args, key) for key in OVERRIDES if getattr(args, key) is not None}
     presets = PRESETS.get(args.dataset, PRESETS["default"])
-    chosen = {
-        model: presets[model] | {key: given[key] for key in given.keys() & presets[model]} for model in args.models
-    }
+    own = {model: {key: given[key] for key in given.keys() & presets[model]} for model in args.models}
+    chosen = {model: presets[model] | own[model] for model in args.models}
     for key, value in given.items():
         if not any(key in settings for settings in chosen.values()):
             flag, models = f"--{key.replace('_', '-')}", ", ".join(args.models)
@@ -121,10 +116,10 @@ def check_halves(table: Table, seeds: list[int], chosen: dict[str, Settings]) ->
     for seed in seeds:
         normal = int((~table.anomaly[halves(table, seed)[0]]).sum())
         if normal < components:
-            raise UserError(
-                f"--components {components}: a mixture needs at least one training sample for each, found {normal} "
-                f"normal rows in the training half of seed {seed}; give more rows or fewer components"
+            found = (
+                f"found {normal} normal rows in the training half of seed {seed}; give more rows or fewer components"
             )
+            raise UserError(f"--components {components}: a mixture needs at least one training sample each, {found}")
 
 
 def summarise(rows: list[dict], models: list[str]) -> list[dict]:

@@ -45,11 +45,7 @@ DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
 
 
 def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict:
-    """What a model of a data set's images is built for: plain values.
-
-    Raises:
-        UserError: unknown name, or an image size or number of channels that the data set does not come in.
-    """
+    """What a model of its images is built for, as plain values. Raises UserError for a size it does not come in."""
     if name not in DATASETS:
         raise UserError(f"unknown data set {name!r}: choose from {', '.join(DATASETS)}")
     info = DATASETS[name]
@@ -87,7 +83,6 @@ def load(
     size: int | None = None,
     image_size: int | None = None,
     channels: int | None = None,
-    skip_corrupt: bool = False,
     **options,
 ) -> Dataset:
     """A split of a data set.
@@ -98,13 +93,12 @@ def load(
         path: where the files are or are downloaded to.
         size: only the first so many images; all unless given (shape: 50,000, 10,000 and 10,000).
         image_size, channels: see ``describe``.
-        skip_corrupt, options: the rest of ``data.base.LoadOptions``.
+        options: the rest of ``data.base.LoadOptions``.
 
-    Raises:
-        UserError: nothing usable there, or fewer images than ``size``.
+    Raises UserError where nothing usable is there, or fewer images than ``size``.
     """
     described = describe(name, image_size, channels)
-    loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, **options)
+    loaded = LoadOptions(size, described["image_size"], described["channels"], **options)
     dataset = DATASETS[name].load(split, Path(path), loaded)
     if size is not None and size > len(dataset):
         raise UserError(f"--{split}-size {size}: the {split} set of {name} has {len(dataset)} images")

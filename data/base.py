@@ -27,8 +27,6 @@ class LoadOptions:
 class Dataset:
     """Images as uint8 pixels and, where there are any, labels. Other data sets override ``to_images`` or ``order``.
 
-    A training pass draws an order of indices, and each step makes ``to_images(store[index])`` of a part of it.
-
     Args:
         store: ``(N, ...)``: uint8 pixels ``(N, C, H, W)`` here; factors or vectors elsewhere. In memory, memory-mapped
             or on a device.
@@ -57,10 +55,7 @@ class Dataset:
         return part
 
     def to(self, device: torch.device) -> "Dataset":
-        """The data set with its store on a CUDA device, if it takes at most half of the memory free there.
-
-        Otherwise itself: its images are then sent batch by batch.
-        """
+        """With its store on a CUDA device, if that takes at most half of the memory free there; else itself."""
         if device.type != "cuda" or self.store.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
             return self
         moved = copy.copy(self)

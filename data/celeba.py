@@ -27,8 +27,7 @@ def face(image: Image.Image, image_size: int) -> Image.Image:
 def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     """A split of CelebA: 162,770, 19,867 or 19,962 images of the official partition.
 
-    Found below ``path`` as torchvision lays it out (``celeba/img_align_celeba/*.jpg`` and
-    ``celeba/list_eval_partition.txt``), as the site or a mirror does, or as IRMAE did (``{train,val,test}/*``);
+    Found below ``path`` as torchvision, the site or a mirror lays it out, or as IRMAE did (``{train,val,test}/*``);
     otherwise torchvision downloads it.
     """
     roots = [path / "celeba", path / "CelebA", path]

@@ -12,11 +12,7 @@ FOLDER = "cifar-10-batches-py"  # as in the archive of its site and in torchvisi
 
 
 def load(split: str, path: Path, options: LoadOptions) -> Dataset:
-    """The 50,000 training ("train") or 10,000 test images ("valid", "test").
-
-    Raises:
-        UserError: no such files and no download, or damaged ones.
-    """
+    """The 50,000 training ("train") or 10,000 test images ("valid", "test"). Raises UserError for damaged files."""
     from torchvision.datasets import CIFAR10
 
     root = next((root for root in (path, path / "cifar10") if (root / FOLDER).is_dir()), None)

@@ -35,13 +35,11 @@ def to_mode(image: Image.Image, channels: int, white: float | None = None, found
         white: value of white in images of more than 8 bits per channel; larger values are clipped. None: the format's.
         found: the same where the format defines none, see ``common_white``.
 
-    Raises:
-        ValueError: values below zero, not finite, or too large for any white.
+    Raises ValueError for values below zero, not finite, or too large for any white.
     """
     own_white = white_of(image)
     image = ImageOps.exif_transpose(image)
-    if own_white != 255:
-        # Pillow's own conversion clips at 255 instead of scaling.
+    if own_white != 255:  # Pillow's own conversion clips at 255 instead of scaling
         values = np.asarray(image, dtype=np.float64)
         least, largest, scale = float(values.min()), float(values.max()), white or own_white or found
         if not np.isfinite(values).all() or least < 0:
@@ -55,10 +53,7 @@ def to_mode(image: Image.Image, channels: int, white: float | None = None, found
 
 
 def common_white(files: Sequence[Path], root: Path) -> float | None:
-    """White of TIFF files of floats or 32-bit integers: the least of ``WHITES`` that their largest value allows.
-
-    None without such files.
-    """
+    """White of TIFF files of floats or 32-bit integers: the least of ``WHITES`` that allows their largest value."""
 
     def largest(file: Path) -> float | None:
         try:
@@ -127,14 +122,9 @@ def decode_all(
 ) -> tuple[Tensor, list[int]]:
     """All files as one memory-mapped uint8 tensor ``(N, channels, S, S)``, and the indices of the files in it.
 
-    The first call decodes in parallel and writes the cache ``root/.cache``, later calls only map it.
-
-    Args:
-        crop: from an image and the image size to a square image of that size.
-        other_splits: more images, whose white is the same.
-
-    Raises:
-        UserError: a file that cannot be decoded, unless they are skipped; then it is named and left out.
+    The first call decodes in parallel and writes the cache ``root/.cache``, later calls only map it. ``crop`` makes a
+    square of an image and a size; ``other_splits`` are more images, whose white is the same. Raises UserError for a
+    file that cannot be decoded, unless they are skipped; then it is named and left out.
     """
     tiffs = [file for file in [*files, *other_splits] if file.suffix.lower() in (".tif", ".tiff")]
     described = (options.channels, options.image_size, crop.__name__, options.skip_corrupt, options.white)

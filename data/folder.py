@@ -22,9 +22,7 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
 
     ``<path>/{train,val,test}`` are the splits where they exist; otherwise about 80, 10 and 10 % of all images, by a
     hash of names, so that each stays in its split when others come or go. Sub-folders are labels, the first level.
-
-    Raises:
-        UserError: no directory, no images, too few to split, or a damaged one.
+    Raises UserError for no directory, no images, too few to split, or a damaged one.
     """
     require_folder(path, "folder")
     own_folder = split_folder(path, split)
@@ -105,10 +103,7 @@ def hash_fraction(name: Path) -> float:
 
 
 def split_of(fractions: list[float]) -> dict[str, slice]:
-    """Parts of at least 3 images sorted by their hash fractions: below 0.1 validation, below 0.2 test.
-
-    A split that would be empty, in a small folder, takes the nearest.
-    """
+    """Parts of 3 or more images sorted by hash fraction: below 0.1 validation, below 0.2 test; at least one in each."""
     valid = min(max(1, sum(value < 0.1 for value in fractions)), len(fractions) - 2)
     test = min(max(valid + 1, sum(value < 0.2 for value in fractions)), len(fractions) - 1)
     return {"valid": slice(valid), "test": slice(valid, test), "train": slice(test, None)}
@@ -121,11 +116,7 @@ def class_folders(names: list[Path]) -> list[str]:
 
 
 def folder_labels(names: list[Path], classes: list[str], root: Path) -> Tensor | None:
-    """Labels of images by their sub-folders of ``root``; None without classes.
-
-    Raises:
-        UserError: a class that the training set does not have.
-    """
+    """Labels of images by their sub-folders; None without classes. Raises UserError for a folder that is none."""
     position = {name: index for index, name in enumerate(classes)}
     for name in names if classes else []:
         if name.parts[0] not in position:

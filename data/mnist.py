@@ -20,7 +20,6 @@ FASHION_CLASSES = [
 ]  # fmt: skip
 DIGIT_CLASSES = [str(digit) for digit in range(10)]
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its classes, and the folders they write
-
 # The official files' first ten labels: the two data sets have files of the same names and sizes.
 FIRST_LABELS = {
     "mnist": {"train": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "t10k": [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]},
@@ -67,8 +66,7 @@ def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
 def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
     """The 60,000 training ("train") or 10,000 test images ("valid", "test") of "mnist" or "fashion-mnist".
 
-    Raises:
-        UserError: no such files and no download, damaged ones, or those of the other data set.
+    Raises UserError for damaged files, or those of the other data set.
     """
     kind = "train" if split == "train" else "t10k"
     files = find_idx(name, kind, path)

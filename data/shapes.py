@@ -40,11 +40,7 @@ def render(factors: Tensor) -> Tensor:
 
 
 class ShapeDataset(Dataset):
-    """The store is the seven factors ``(N, 7)``; images are rendered when they are asked for.
-
-    ``order`` draws new factors, so that training never sees an image twice; without it the images stay the same, as an
-    evaluation needs them.
-    """
+    """The store is the factors ``(N, 7)``, which ``order`` draws anew: training never sees an image twice."""
 
     labels: Tensor
 

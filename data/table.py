@@ -17,21 +17,13 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Table:
-    """A labelled table.
+    """A labelled table."""
 
-    Attributes:
-        features: ``(N, P + Q)``: P float64 columns, finite, then Q categorical columns of words.
-        anomaly: ``(N,)`` bool.
-        header: whether the columns have names in the file; otherwise they are called by their position, from 1.
-        label: the column that ``anomaly`` is made of.
-        left_out: names of other columns of the file, by the reason.
-    """
-
-    features: pd.DataFrame
-    anomaly: np.ndarray
-    header: bool = False
-    label: str = ""
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    features: pd.DataFrame  # (N, P + Q): P float64 columns, finite, then Q categorical columns of words
+    anomaly: np.ndarray  # (N,) bool
+    header: bool = False  # whether the file names its columns; otherwise they are called by their position, from 1
+    label: str = ""  # the column that ``anomaly`` is made of
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # names of other columns of the file, by the reason
 
     def __len__(self) -> int:
         return len(self.anomaly)
@@ -52,7 +44,6 @@ class Table:
         return self.features.select_dtypes("category")
 
     def rows(self, index: np.ndarray) -> "Table":
-        """The table of these rows."""
         return replace(self, features=self.features.iloc[index], anomaly=self.anomaly[index])
 
     def fingerprint(self) -> str:
@@ -111,10 +102,7 @@ def without_constants(table: Table, source: str, drop_constant: bool) -> Table:
 
 
 def halves(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training half and the test half (RaDOGAGA, section 5.3), a random draw of the seed.
-
-    Raises UserError where one of them lacks normal rows or anomalies.
-    """
+    """Row numbers of the training and the test half, drawn at random (RaDOGAGA, section 5.3); UserError for poor ones."""
     order = np.random.default_rng(seed).permutation(len(table))
     test, train = np.split(order, [len(order) // 2])
     if not table.anomaly[test].any() or table.anomaly[test].all() or table.anomaly[train].all():

@@ -39,10 +39,7 @@ def is_label_name(name: str) -> bool:
 
 
 def is_header(rows: Sequence[list[str]]) -> bool:
-    """Whether the first of the first rows of a file holds the names of the columns, not values.
-
-    It does where it counts the columns, from 0 or 1 on, or has words above numbers, or the name of a label.
-    """
+    """Whether the first row counts the columns, from 0 or 1 on, or has words above numbers, or the name of a label."""
     first, *below = rows
     numbers = [float(cell) for cell in first if is_number(cell)]
     counts = len(numbers) > 2 and numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
@@ -86,11 +83,7 @@ def anomalous(labels: pd.Series) -> list | None:
 
 
 def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str], path: Path) -> str:
-    """The column of labels: ``label``, or the one named so, or the last one or one named y.
-
-    Raises:
-        UserError: no such column, or more than one that it could be.
-    """
+    """The column of labels: ``label``, or the one named so, or the last one or one named y; UserError for several."""
     if label is not None:
         return find(frame, label, "--label", path)
     columns = [column for column in map(str, frame) if column not in ignored] or list(map(str, frame))
@@ -119,10 +112,8 @@ def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
 
 
 def is_row_number(column: pd.Series, first: bool) -> bool:
-    """Whether a column only tells rows apart; the ``first`` of a table does so more easily than others.
-
-    Such a column has no name where others have, or all its values differ and it is named as one, holds words, or counts
-    the rows up or down. The first one may also rise in other steps or be a shuffled count.
+    """Whether a column only tells rows apart: it has no name where others have, or all its values differ and it is named
+    as one, holds words, or counts the rows up or down; the ``first`` one may rise in other steps, or count shuffled.
     """
     name = str(column.name)
     if name.startswith(NAMELESS):

@@ -31,12 +31,9 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
     - ``.csv``, ``.txt``, ``.data``, also gzipped: comma-separated, named by the header, a nameless column
       ``Unnamed: k`` (k from 0, as pandas does), or by their position from 1 where there is none.
 
-    Returns:
-        float64 columns, all finite, where the first value is a number; categorical columns of words elsewhere.
-
-    Raises:
-        UserError: not such a file; NaN, infinity, a missing or unreadable value, named by row and column (from 1, as an
-            editor counts lines); rows of different lengths.
+    Columns are float64, all finite, where the first value is a number; categories of words elsewhere. Raises UserError
+    for NaN, infinity, a missing or unreadable value, named by row and column (from 1, as an editor counts lines), and
+    for rows of different lengths.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"
@@ -55,10 +52,10 @@ def read_arrays(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: a MATLAB 7.3 file; save it again with save('-v7')") from error
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, scipy.io.matlab.MatReadError) as error:
         raise UserError(f"{path}: cannot be read as {path.suffix} ({error}): download it again") from error
-    names = [name for name in arrays if not name.startswith("__")]
     if "X" not in arrays or "y" not in arrays:
+        found = ", ".join(name for name in arrays if not name.startswith("__"))
         lacking = "no labels: " if "X" in arrays else ""
-        raise UserError(f"{path}: {lacking}expected arrays X (rows × columns) and y (labels), found {', '.join(names)}")
+        raise UserError(f"{path}: {lacking}expected arrays X (rows × columns) and y (labels), found {found}")
     values, labels = (a.toarray() if scipy.sparse.issparse(a) else np.asarray(a) for a in (arrays["X"], arrays["y"]))
     labels = labels.ravel()
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):

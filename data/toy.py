@@ -36,10 +36,8 @@ def file_of(path: Path) -> Path | None:
 def load(path: str | Path) -> Toy:
     """The published toy data, a CSV file or its folder: 16 inputs, density and, where known, component in every row.
 
-    A header and a leading column of row numbers are left out.
-
-    Raises:
-        UserError: no such file; another number of columns; a value that is not finite; a density below 0.
+    A header and a leading column of row numbers are left out. Raises UserError for another number of columns, a value
+    that is not finite, and a density below 0.
     """
     file = file_of(Path(path))
     if file is None:
@@ -78,11 +76,10 @@ def generate(num: int = 10_000, seed: int = 0) -> Toy:
     rng = np.random.default_rng(seed)
     component = np.sort(rng.integers(0, len(MEANS), num))
     means, variances = np.array(MEANS), np.array(VARIANCES)
-    dimensions = means.shape[1]
-    source = means[component] + np.sqrt(variances)[component, None] * rng.standard_normal((num, dimensions))
-    lift = np.linalg.qr(rng.standard_normal((FEATURES, dimensions)))[0]  # orthonormal columns
+    source = means[component] + np.sqrt(variances)[component, None] * rng.standard_normal((num, 3))
+    lift = np.linalg.qr(rng.standard_normal((FEATURES, 3)))[0]  # orthonormal columns
     distance = np.square(source[:, None] - means).sum(axis=2)
-    density = np.mean(np.exp(-0.5 * distance / variances) * (2 * math.pi * variances) ** (-dimensions / 2), axis=1)
+    density = np.mean(np.exp(-0.5 * distance / variances) * (2 * math.pi * variances) ** (-3 / 2), axis=1)
     return Toy(normalised(source @ lift.T), density, component, f"generated, seed {seed}")
 
 

@@ -29,8 +29,7 @@ def networks(architecture: str, latent_dim: int, components: int, **others) -> S
 
 
 # RaDOGAGA's λ2 is about 6 D / w², D being the number of features, which makes one unit of the code one unit of the
-# data, so that training need not find the scale; w is then the resolution. docs/anomaly.md says how the rest was
-# chosen: on training halves alone.
+# data, so that training need not find the scale; w is then the resolution.
 # Dozens of components: more hidden units than DAGMM's 10 keep them apart in training, and EM finds them after it.
 DOZENS = {"estimation_width": 64, "estimation_dropout": 0.0, "mixture": "em"}
 KDDCUP: Settings = {

@@ -116,10 +116,8 @@ def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int
             for future in as_completed([pool.submit(work, compute, task) for task in tasks]):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise UserError(
-                f"--jobs {jobs}: a process was killed, most likely for lack of memory; finished runs are kept, the "
-                "same command with a lower --jobs goes on"
-            ) from error
+            advice = "finished runs are kept, the same command with a lower --jobs goes on"
+            raise UserError(f"--jobs {jobs}: a process was killed, most likely for lack of memory; {advice}") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
