@@ -40,13 +40,11 @@ def scores_of(
 
 
 def measure(scores: np.ndarray, anomaly: np.ndarray, ratio: float, seed: int) -> dict[str, float]:
-    """Precision, recall and F1 when the share ``ratio`` of highest scores is flagged; ROC-AUC and average precision.
-
-    Ties at the threshold, of duplicate rows say, are broken at random: exactly the share is flagged.
-    """
+    """Precision, recall and F1 when the share ``ratio`` of highest scores is flagged; ROC-AUC and average precision."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     flagged = np.zeros(len(scores), dtype=bool)
+    # Ties at the threshold, of duplicate rows say, are broken at random: exactly the share is flagged.
     order = np.lexsort((np.random.default_rng(seed).random(len(scores)), -scores))
     flagged[order[: max(1, round(ratio * len(scores)))]] = True
     hits = int((flagged & anomaly).sum())

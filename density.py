@@ -89,8 +89,7 @@ def load_points(args: argparse.Namespace) -> toy.Toy:
         where = f"--size {args.size}" if args.data_path is None else f"{args.data_path}: {len(points.density)} points"
         raise UserError(f"{where}: mixtures of {COMPONENTS} Gaussians need at least {2 * COMPONENTS} points")
     if np.ptp(points.density) == 0:
-        found = "the density (column 17) is the same in every row"
-        raise UserError(f"{args.data_path}: {found}: there is nothing to compare")
+        raise UserError(f"{args.data_path}: the density (column 17) is the same in every row: nothing to compare")
     return points
 
 

@@ -1,7 +1,4 @@
-"""The contract of every data set: one tensor, and a function that makes images of its rows.
-
-Decoding, cropping and resizing happen once, before training; a training step only indexes the store.
-"""
+"""The contract of every data set: one tensor, prepared once, and a function that makes images of its rows."""
 
 import copy
 from collections.abc import Iterator

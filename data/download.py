@@ -11,10 +11,9 @@ from utils.errors import UserError
 
 
 def download(name: str, path: Path, class_name: str, needed: str, **arguments) -> None:
-    """Put the files of ``torchvision.datasets.<class_name>`` below ``path``; ``arguments`` are for the class.
+    """Put the files of ``torchvision.datasets.<class_name>`` below ``path``, or leave nothing and raise UserError.
 
-    Raises:
-        UserError: the download failed, and nothing is left of it; ``needed`` says which files to put where instead.
+    ``needed`` says which files to put where instead; ``arguments`` are for the class.
     """
     # Imported where it is needed, here and elsewhere: it takes as long as PyTorch, and --help should not.
     from torchvision import datasets

@@ -64,10 +64,7 @@ def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
 
 
 def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
-    """The 60,000 training ("train") or 10,000 test images ("valid", "test") of "mnist" or "fashion-mnist".
-
-    Raises UserError for damaged files, or those of the other data set.
-    """
+    """The 60,000 training ("train") or 10,000 test images ("valid", "test"). UserError for files of the other."""
     kind = "train" if split == "train" else "t10k"
     files = find_idx(name, kind, path)
     if files is None:

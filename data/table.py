@@ -76,10 +76,8 @@ def as_table(
         features = features.drop(columns=numbers)
         refuse_label_among(features, label, anomaly, path)
     if anomaly.all() or not anomaly.any():
-        found = "1: every row" if anomaly.any() else "0: no row"
-        raise UserError(
-            f"{path}: anomaly ratio {found} is labelled as an anomaly, but F1 needs both kinds; check the labels"
-        )
+        found = f"anomaly ratio {'1: every' if anomaly.any() else '0: no'} row is labelled as an anomaly"
+        raise UserError(f"{path}: {found}, but F1 needs both kinds; check the labels")
     features = pd.concat([features.select_dtypes("number"), features.select_dtypes("category")], axis=1)
     return Table(features, anomaly, header, label, {"tells rows apart": numbers, "--ignore": ignored})
 
@@ -89,11 +87,9 @@ def without_constants(table: Table, source: str, drop_constant: bool) -> Table:
     numbers = table.numbers
     constant = [name for name in map(str, numbers) if np.ptp(numbers[name]) == 0]
     if constant and not drop_constant:
-        raise UserError(
-            f"{source}: column {constant[0]} is constant ({numbers[constant[0]].iloc[0]:g} in every row)"
-            + (f", and {len(constant) - 1} more" if len(constant) > 1 else "")
-            + ": remove it, or go on without it with --drop-constant"
-        )
+        found = f"column {constant[0]} is constant ({numbers[constant[0]].iloc[0]:g} in every row)"
+        more = f", and {len(constant) - 1} more" if len(constant) > 1 else ""
+        raise UserError(f"{source}: {found}{more}: remove it, or go on without it with --drop-constant")
     features = table.features.drop(columns=constant)
     table = replace(table, features=features, left_out=table.left_out | {"constant": constant})
     if features.empty:
@@ -102,7 +98,7 @@ def without_constants(table: Table, source: str, drop_constant: bool) -> Table:
 
 
 def halves(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and the test half, drawn at random (RaDOGAGA, section 5.3); UserError for poor ones."""
+    """Row numbers of a random training and test half (RaDOGAGA, section 5.3); UserError where one lacks either kind."""
     order = np.random.default_rng(seed).permutation(len(table))
     test, train = np.split(order, [len(order) // 2])
     if not table.anomaly[test].any() or table.anomaly[test].all() or table.anomaly[train].all():

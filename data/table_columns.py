@@ -112,8 +112,8 @@ def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
 
 
 def is_row_number(column: pd.Series, first: bool) -> bool:
-    """Whether a column only tells rows apart: it has no name where others have, or all its values differ and it is named
-    as one, holds words, or counts the rows up or down; the ``first`` one may rise in other steps, or count shuffled.
+    """Whether a column only tells rows apart: it has no name where others have, or all its values differ and it is
+    named as one, holds words, or counts rows up or down; the ``first`` one may rise in other steps, or count shuffled.
     """
     name = str(column.name)
     if name.startswith(NAMELESS):

@@ -32,8 +32,7 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
       ``Unnamed: k`` (k from 0, as pandas does), or by their position from 1 where there is none.
 
     Columns are float64, all finite, where the first value is a number; categories of words elsewhere. Raises UserError
-    for NaN, infinity, a missing or unreadable value, named by row and column (from 1, as an editor counts lines), and
-    for rows of different lengths.
+    for a value that is not finite, missing or unreadable, by row and column (from 1), and for rows of other lengths.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"

@@ -60,10 +60,8 @@ def load(
     candidates = [folder / file for folder in (path, path / "tabular") for file in FILES[base]]
     found = path if path.is_file() else next((file for file in candidates if file.is_file()), None)
     if found is None and base != "kddcup":
-        raise UserError(
-            f"--data-path {path}: none of {', '.join(FILES[base])} there, nor in its folder tabular; get it from "
-            f"{SOURCES[base]}"
-        )
+        found = f"none of {', '.join(FILES[base])} there, nor in its folder tabular"
+        raise UserError(f"--data-path {path}: {found}; get it from {SOURCES[base]}")
     frame, header = (download_kddcup(path), True) if found is None else read_frame(found)
     table = as_table(frame, header, found or path, published=True)
     if name == "kddcup":
@@ -84,10 +82,8 @@ def download_kddcup(path: Path) -> pd.DataFrame:
     try:
         frame = fetch_kddcup99(data_home=str(path), percent10=True, as_frame=True).frame
     except OSError as error:  # no network, or a folder that cannot be written
-        raise UserError(
-            f"--data-path {path}: no {FILES['kddcup'][0]} there, and it could not be downloaded ({error}); "
-            f"get it from {SOURCES['kddcup']}"
-        ) from error
+        found = f"no {FILES['kddcup'][0]} there, and it could not be downloaded ({error})"
+        raise UserError(f"--data-path {path}: {found}; get it from {SOURCES['kddcup']}") from error
 
     def decoded(column: pd.Series) -> pd.Series:
         if isinstance(column.iloc[0], bytes):

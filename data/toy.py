@@ -41,9 +41,8 @@ def load(path: str | Path) -> Toy:
     """
     file = file_of(Path(path))
     if file is None:
-        raise UserError(
-            f"--data-path {path}: no toy.csv there, nor in its folder tabular; leave the flag out to generate one"
-        )
+        found = "no toy.csv there, nor in its folder tabular"
+        raise UserError(f"--data-path {path}: {found}; leave the flag out to generate one")
     frame, header = read_frame(file)
     words = list(frame.select_dtypes(exclude="number"))
     if words:
@@ -68,10 +67,8 @@ def load(path: str | Path) -> Toy:
 
 
 def generate(num: int = 10_000, seed: int = 0) -> Toy:
-    """Toy data of the published kind: three spherical Gaussians in 3 dimensions, lifted to 16 by an isometry.
-
-    Weights 1/3, means and variances are as measured from the published file. The lift keeps distances, so a point in
-    16 dimensions (on their plane) has the density of its source.
+    """Toy data as measured from the published file: three spherical Gaussians of equal weight in 3 dimensions, lifted
+    to 16 by an isometry, which keeps distances: a point in 16 dimensions (on their plane) has its source's density.
     """
     rng = np.random.default_rng(seed)
     component = np.sort(rng.integers(0, len(MEANS), num))

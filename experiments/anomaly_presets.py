@@ -35,8 +35,7 @@ DOZENS = {"estimation_width": 64, "estimation_dropout": 0.0, "mixture": "em"}
 KDDCUP: Settings = {
     "radogaga": networks("mlp:64", 12, 32, noise_width=0.003, lambda2=8e7, **DOZENS),
     "dagmm": networks("mlp:64", 12, 32, mixture="em"),
-    "lr": 1e-2,
-    "batch_size": 256,
+    **{"lr": 1e-2, "batch_size": 256},
 }
 PRESETS: dict[str, dict[str, Settings]] = {
     "kddcup": preset(**KDDCUP, epochs=2),

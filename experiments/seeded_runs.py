@@ -97,8 +97,7 @@ def work(compute: Callable, task: tuple) -> object:
 def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int) -> Iterator:
     """The results of ``compute(shared, *task)``, each as soon as it is finished. Every task computes on one core.
 
-    ``compute`` is a function of a module: a worker process finds it by its name. One job is this process. Raises
-    UserError where a process was killed, for lack of memory most likely.
+    ``compute`` is a function of a module: a worker process finds it by its name. One job is this process.
     """
     jobs = min(jobs, len(tasks))
     if jobs <= 1:
