@@ -15,12 +15,17 @@ SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and
 
 
 def read_cell(file: Path) -> dict | None:
-    """The result in a file; None where there is none or it is damaged."""
+    """The result in a file; None where there is none or it is damaged.
+
+    A cell without provenance is of an earlier version, whose SSIM went over the edges of the images: it is left out.
+    """
     try:
         cell = json.loads(file.read_text())
         types = {"config": dict, "command": list, "seconds": int | float, "metrics": dict}
         complete = all(isinstance(cell[key], kind) for key, kind in types.items()) and len(cell["metrics"]) > 0
-    except (OSError, ValueError, KeyError, TypeError):
+        if "provenance" not in cell:
+            cell["metrics"].pop("ssim", None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return cell if complete and all(isinstance(value, int | float) for value in cell["metrics"].values()) else None
 

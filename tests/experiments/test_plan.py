@@ -54,7 +54,19 @@ def test_cells_and_checkpoints_of_earlier_versions_keep_their_keys():
     assert list(plan.groups["irmae-166783df14"].tasks) == ["a7e23365cd"]
     tables = [name for name in TABLES if name != "models"]
     groups = planned(*tables, "--seeds", 2, "--epochs", 5).groups
+    for group in groups.values():
+        for task in list(group.tasks.values()):
+            if task.config["flags"].pop("--posterior", None):  # earlier cells are of posterior means: made again
+                del group.tasks[task.key]
+                task.key = hash_of(task.config)
+                group.tasks[task.key] = task
     assert hash_of({name: sorted(group.tasks) for name, group in groups.items()}) == "c92000df98"
+
+
+def test_cells_of_a_distribution_name_the_codes_that_they_are_of():
+    flags = {group.training.run.model: [task.config["flags"].get("--posterior") for task in group.tasks.values()]
+             for group in planned("isometry").groups.values()}  # fmt: skip
+    assert flags["vae"] == flags["beta-vae"] == ["sample"] and flags["ae"] == flags["radogaga"] == [None]
 
 
 def test_keys_follow_the_configuration():
