@@ -111,10 +111,11 @@ def draw(result: Result) -> "Figure":
     return figure
 
 
-def curve(axis: "Axes", points: list[tuple[float, float, float]], label: str) -> None:
+def curve(axis: "Axes", points: list[tuple], label: str) -> None:
     """A curve through (x, mean, standard deviation); none without points."""
     if points:
-        axis.errorbar(*zip(*points, strict=True), marker="o", capsize=3, label=label)
+        x, y, error = zip(*points, strict=True)
+        axis.errorbar(x, y, error, marker="o", capsize=3, label=label)
 
 
 def draw_rows(axis: "Axes", result: Result) -> None:
