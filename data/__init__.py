@@ -83,6 +83,7 @@ def load(
     size: int | None = None,
     image_size: int | None = None,
     channels: int | None = None,
+    skip_corrupt: bool = False,
     **options,
 ) -> Dataset:
     """A split of a data set.
@@ -93,12 +94,12 @@ def load(
         path: where the files are or are downloaded to.
         size: only the first so many images; all unless given (shape: 50,000, 10,000 and 10,000).
         image_size, channels: see ``describe``.
-        options: the rest of ``data.base.LoadOptions``.
+        skip_corrupt, options: the rest of ``data.base.LoadOptions``.
 
     Raises UserError where nothing usable is there, or fewer images than ``size``.
     """
     described = describe(name, image_size, channels)
-    loaded = LoadOptions(size, described["image_size"], described["channels"], **options)
+    loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, **options)
     dataset = DATASETS[name].load(split, Path(path), loaded)
     if size is not None and size > len(dataset):
         raise UserError(f"--{split}-size {size}: the {split} set of {name} has {len(dataset)} images")

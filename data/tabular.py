@@ -60,8 +60,8 @@ def load(
     candidates = [folder / file for folder in (path, path / "tabular") for file in FILES[base]]
     found = path if path.is_file() else next((file for file in candidates if file.is_file()), None)
     if found is None and base != "kddcup":
-        found = f"none of {', '.join(FILES[base])} there, nor in its folder tabular"
-        raise UserError(f"--data-path {path}: {found}; get it from {SOURCES[base]}")
+        lacking = f"none of {', '.join(FILES[base])} there, nor in its folder tabular"
+        raise UserError(f"--data-path {path}: {lacking}; get it from {SOURCES[base]}")
     frame, header = (download_kddcup(path), True) if found is None else read_frame(found)
     table = as_table(frame, header, found or path, published=True)
     if name == "kddcup":
