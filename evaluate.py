@@ -141,7 +141,8 @@ def main() -> None:
     references: dict[tuple, Reference] = {}
     rows = []
     for trained in evaluation.all_from_args(args):
-        images = (trained.config.image_size, trained.config.channels, trained.config.data_path)
+        config = trained.config
+        images = (config.image_size, config.channels, config.data_path, config.white, config.skip_corrupt)
         if images not in references:
             references[images] = Reference(args, trained)
         about = trained.summary() | references[images].summary() | {"fid_samples": args.fid_samples, "seed": args.seed}

@@ -98,6 +98,8 @@ def load(
 
     Raises UserError where nothing usable is there, or fewer images than ``size``.
     """
+    if split not in ("train", "valid", "test"):
+        raise UserError(f"split {split!r}: expected train, valid or test")
     described = describe(name, image_size, channels)
     loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, **options)
     dataset = DATASETS[name].load(split, Path(path), loaded)

@@ -69,7 +69,8 @@ class Runner:
         self.args, self.groups = args, list(plan.groups.values())
         self.folder = Path(args.save_path) / "reproduce"
         self.cells = self.folder / "cells"
-        self.threads = int(os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // args.jobs)))
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        self.threads = int(threads) if threads.isdecimal() else max(1, (os.cpu_count() or 1) // args.jobs)
         self.children: set[subprocess.Popen] = set()
         self.stopping = threading.Event()
         self.failures: dict[str, str] = {}
@@ -143,7 +144,9 @@ class Runner:
         started = time.monotonic()
         self.call(command, f"{task.key}-{Path(task.command[0]).stem}", lock)
         # An earlier call may have left the file of the same training under another name.
-        newest = max(work.rglob("*.json"), key=lambda file: file.stat().st_mtime)
+        newest = max(work.rglob("*.json"), key=lambda file: file.stat().st_mtime, default=None)
+        if newest is None:
+            raise Failed(f"{task.command[0]} wrote no result")
         content = json.loads(newest.read_text())
         row = content[-1] if isinstance(content, list) else content["runs"][-1]
         if task.features not in ("", "none") and task.features not in row["features"]:

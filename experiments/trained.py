@@ -60,11 +60,13 @@ class Trained:
         return self._encode(images, "sample")
 
     def codes(self, images: str | Images = "test", size: int | None = None) -> Tensor:
-        """Codes ``(N, n)`` of the kind that ``posterior`` names, of a split of the data set or of images."""
+        """Codes ``(N, n)`` of the kind that ``posterior`` names, of a split (``size`` images of it) or of images."""
         return self._encode(self.dataset(images, size) if isinstance(images, str) else images, self.posterior)
 
     @torch.no_grad()
     def _encode(self, images: Images, posterior: str) -> Tensor:
+        if posterior not in POSTERIORS:
+            raise UserError(f"posterior {posterior!r}: expected {' or '.join(POSTERIORS)}")
         model, total = self.model.eval(), -(-len(images) // self.batch_size)
         function = {"mean": model.encode, "sample": model.sample_codes}[posterior]
         batches = tqdm(self._batches(images), "encoding", total, leave=False, disable=None)
@@ -99,8 +101,11 @@ class Trained:
     @torch.no_grad()
     def decode_batches(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
         """The same in batches, on the device: never all images at once."""
+        z, n = torch.as_tensor(codes).float(), self.config.latent_dim
+        if z.ndim != 2 or z.shape[1] != n:
+            raise UserError(f"codes of shape {tuple(z.shape)}: expected (N, {n})")
         self.model.eval()
-        for part in torch.as_tensor(codes).float().split(self.batch_size):
+        for part in z.split(self.batch_size):
             yield self.model.decode(part.to(self.device)).clamp(0, 1)
 
     def spectrum(self, split: str = "test", size: int | None = None) -> latents.Spectrum:
@@ -150,6 +155,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | 
         data_path: folder of the data set, if it is not where it was at training.
     """
     if torch.device(device).type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"device {device}: no CUDA device found, use device='cpu'")
         devices.set_precision("fp32")
     return build(Path(path), read(path), torch.device(device), data_path)
 

@@ -71,11 +71,6 @@ def flags(name: str) -> dict[str, Flag]:
     return {key: parameter.annotation.__metadata__[0] for key, parameter in _parameters(name).items()}
 
 
-def has_distribution(name: str) -> bool:
-    """Whether ``sample_codes`` of the model can differ from ``encode``: its code is, or can be, a distribution."""
-    return find(name).sample_codes is not Autoencoder.sample_codes
-
-
 def build(name: str, **config) -> Autoencoder:
     """A newly initialised model from ``SHARED`` and its options. Raises UserError for an unknown name or option."""
     foreign = sorted(set(config) - set(options(name)) - set(SHARED))

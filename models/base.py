@@ -56,6 +56,11 @@ class Autoencoder(nn.Module):
         """n from the values of the model's options, or None where any n will do."""
         return None
 
+    @classmethod
+    def has_distribution(cls, options: Mapping) -> bool:
+        """Whether the code is a distribution, with these options: ``sample_codes`` then differs from ``encode``."""
+        return cls.sample_codes is not Autoencoder.sample_codes
+
     def encode(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] to codes ``(B, n)``. Deterministic: the mean of a posterior."""
         return full_precision(self.enc(x))

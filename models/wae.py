@@ -55,6 +55,10 @@ class WAE(Autoencoder):
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.enc(x))[:, : self.latent_dim]
 
+    @classmethod
+    def has_distribution(cls, options: Mapping) -> bool:
+        return options["noise"] == "gaussian"
+
     def sample_codes(self, x: Tensor) -> Tensor:
         """Codes ``(B, n)`` with the noise that ``noise`` names; "add_noise" only in training mode."""
         if self.noise == "gaussian":

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,15 @@ def test_samples(vae, ae):
         ae.sample("prior", 1)
     with pytest.raises(UserError, match="expected prior, mvg or gmm"):
         ae.sample("gaussian", 1)
+
+
+def test_other_codes_splits_and_posteriors_are_refused(ae):
+    with pytest.raises(UserError, match=r"codes of shape \(3, 17\): expected \(N, 16\)"):
+        ae.decode(torch.zeros(3, 17))
+    with pytest.raises(UserError, match="expected train, valid or test"):
+        ae.codes("validation")
+    with pytest.raises(UserError, match="expected sample or mean"):
+        replace(ae, posterior="samples").codes("test")
 
 
 def test_codes_that_do_not_vary_are_fitted_with_nothing(ae, capsys):

@@ -15,7 +15,7 @@ import isometry as script
 import models
 from experiments import run
 from models.layers.distortion import one_minus_ssim
-from utils import isometry
+from utils import checkpoint, isometry
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,8 @@ def checkpoints(tmp_path) -> list[str]:
     for name in ("ae", "radogaga"):
         torch.manual_seed(0)
         config = run.RunConfig(name, "mnist", 8, "digits", 32, 1, models.options(name), str(tmp_path))
-        run.Checkpoint(config, config.build_model().state_dict()).save(tmp_path / "digits" / name)
+        record = {"format": 2, "config": config.to_dict(), "weights": config.build_model().state_dict()}
+        checkpoint.save(tmp_path / "digits" / name, record)
     return ["--dataset", "digits", "--checkpoint", str(tmp_path), "--save-path", str(tmp_path / "results")]
 
 
