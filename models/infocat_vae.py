@@ -19,6 +19,7 @@ from utils.flags import Flag, finite_float, non_negative_float, positive
 
 DROPOUT = 0.25  # of the MLP's hidden layers, as in the released code
 GENERATED = 10  # images of each class in a step, as in the released code
+INFO_WEIGHT = 100 / 128  # per image; the released code adds 100 times the cross-entropy to a sum over 128 images
 
 
 class CatVAE(Autoencoder):
@@ -145,7 +146,7 @@ class InfoCatVAE(CatVAE):
     def __init__(
         self,
         *args,
-        info_weight: Annotated[float, Flag("weight of that cross-entropy", non_negative_float)] = 100.0,
+        info_weight: Annotated[float, Flag("weight of that cross-entropy per image", non_negative_float)] = INFO_WEIGHT,
         **options,
     ):
         super().__init__(*args, **options)

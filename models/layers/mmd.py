@@ -27,8 +27,8 @@ def mmd(codes: Tensor, prior: Tensor, kernel: str = "imq", scale: float = 1.0) -
     Args:
         codes, prior: ``(B, n)``, of the encoder and drawn from N(0, σ_z² I).
         kernel: "imq", the inverse multiquadratics C / (C + d²) summed over seven scales of C = 2 n σ_z²; or "rbf",
-            exp(−d² / 2σ²) where σ² is the median d² across the samples plus that within the codes. The bandwidth is
-            part of the function that is differentiated, as in the released code.
+            exp(−d² / 2σ²), σ² the sum of the (B² − B)/2-th largest d² of all B² pairs across the samples and of all B²
+            within the codes (each pair twice, and B zeros). It is differentiated, as in the released code.
         scale: σ_z.
     """
     num, latent_dim = codes.shape
@@ -45,9 +45,8 @@ def mmd(codes: Tensor, prior: Tensor, kernel: str = "imq", scale: float = 1.0) -
         constants = [2 * latent_dim * scale**2 * factor for factor in IMQ_SCALES]
         kernels = [lambda distances, c=c: c / (c + distances) for c in constants]  # type: ignore[misc]
     else:
-        # The median without the diagonal, whose zeros are the num smallest.
-        middle = num + (num * (num - 1) + 1) // 2
-        bandwidth = across.median() + within_codes.flatten().kthvalue(middle).values
+        half = (num * num - num) // 2
+        bandwidth = across.flatten().topk(half).values[-1] + within_codes.flatten().topk(half).values[-1]
         kernels = [lambda distances: torch.exp(-distances / (2 * bandwidth))]
 
     total = codes.new_zeros(())

@@ -10,6 +10,7 @@ from torch import nn
 
 import models
 from data.table import VectorDataset
+from experiments.presets import PRESETS
 from models.layers.deform import deform
 from utils import loop
 from utils.errors import UserError
@@ -87,6 +88,15 @@ def test_information_is_the_cross_entropy_of_generated_classes():
         logits = model.enc(model.decode((mean + noise[row])[None]))[0, :K]
         total -= float((logits[c] - logits.logsumexp(0)).detach()) / (10 * K)
     assert float(losses["information"].detach()) == pytest.approx(total, rel=1e-9)
+
+
+def test_information_has_the_published_weight_per_image():
+    """100 beside a sum over a batch of 128."""
+    assert models.options("infocat-vae")["info_weight"] == PRESETS["infocat-mnist"].flags["info_weight"] == 0.78125
+    model = build()
+    losses = model.losses(torch.rand(8, 6, dtype=torch.float64))
+    evidence = losses["reconstruction"] + losses["kl"] + losses["negative_entropy"]
+    torch.testing.assert_close(128 * losses["loss"], 128 * evidence + 100 * losses["information"])
 
 
 @pytest.mark.parametrize("name", ["catvae", "infocat-vae"])

@@ -23,11 +23,10 @@ def reference_mmd(codes: np.ndarray, prior: np.ndarray, kernel: str, scale: floa
     if kernel == "imq":
         kernels = [lambda d, c=2 * n * scale**2 * s: c / (c + d) for s in IMQ_SCALES]
     else:
-        # The lower of the two middle values where there are two, as torch.median has it.
-        median = [
-            np.sort(values)[(len(values) - 1) // 2] for values in (across.ravel(), distances(codes, codes)[pairs])
-        ]
-        kernels = [lambda d: np.exp(-d / (2 * sum(median)))]
+        # tolstikhin/wae, mmd_penalty: of all num² pairs each, the diagonal included.
+        half = (num**2 - num) // 2
+        bandwidth = sum(np.sort(values.ravel())[::-1][half - 1] for values in (across, distances(codes, codes)))
+        kernels = [lambda d: np.exp(-d / (2 * bandwidth))]
     total = 0.0
     for k in kernels:
         for sample in (codes, prior):
@@ -65,6 +64,29 @@ def test_mmd_gradient_by_finite_differences(kernel):
     codes = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     prior = torch.randn(6, 3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda z: mmd(z, prior, kernel), (codes,))
+
+
+def test_rbf_value_and_gradient_equal_those_of_the_formula():
+    """Central differences of the float64 formula, whose bandwidth moves with the codes."""
+    random = np.random.default_rng(5)
+    z, prior = random.normal(size=(12, 4)), random.normal(size=(12, 4))
+    tensor = torch.tensor(z, requires_grad=True)
+    mmd(tensor, torch.tensor(prior), "rbf").backward()
+    for direction in random.normal(size=(5, 12, 4)):
+        ahead, behind = (reference_mmd(z + step * direction, prior, "rbf", 1.0) for step in (1e-6, -1e-6))
+        slope = float((tensor.grad.numpy() * direction).sum())
+        assert slope == pytest.approx((ahead - behind) / 2e-6, rel=1e-5)
+
+
+def test_rbf_of_codes_with_equal_distances():
+    """On a grid nearly every distance has its equals, zeros of coinciding codes among them."""
+    random = np.random.default_rng(6)
+    z, prior = random.integers(0, 2, size=(12, 3)).astype(float), random.integers(0, 2, size=(12, 3)).astype(float)
+    tensor = torch.tensor(z, requires_grad=True)
+    value = mmd(tensor, torch.tensor(prior), "rbf")
+    value.backward()
+    assert float(value.detach()) == pytest.approx(reference_mmd(z, prior, "rbf", 1.0), rel=1e-9)
+    assert tensor.grad.isfinite().all()
 
 
 def test_a_single_code_has_no_discrepancy():
@@ -107,6 +129,32 @@ def test_the_offset_is_the_log_density_of_the_prior():
     density = torch.distributions.MultivariateNormal(torch.zeros(2), 4 * torch.eye(2)).log_prob(z)
     parameters = dict(plain.adversary.named_parameters())
     torch.testing.assert_close(offset.logits(z, parameters) - plain.logits(z, parameters), density)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2**0.5])
+def test_the_adversary_with_the_offset_starts_balanced(scale):
+    torch.manual_seed(0)
+    model = models.build("wae-gan", architecture="mlp:8", channels=4, latent_dim=64, pz_scale=scale, prior_offset=True)
+    z = scale * torch.randn(20_000, 64)
+    logits = model.logits(z, dict(model.adversary.named_parameters())).detach()
+    assert abs(float(logits.mean())) < 0.2  # the standard error of |z|²/2 is 0.04
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model.logits(z, dict(model.adversary.named_parameters())), logits)
+
+
+def test_the_adversary_with_the_offset_comes_to_its_ideal_loss_on_identical_distributions():
+    """2 ln 2 = 1.386: it cannot tell codes from the prior when they are draws of it."""
+    torch.manual_seed(0)
+    model = models.build("wae-gan", architecture="mlp:8", channels=4, latent_dim=8, prior_offset=True)
+    optimizer = torch.optim.Adam(model.adversary.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    losses = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = model.penalty(torch.randn(100, 8), torch.randn(100, 8))[1]["adversary"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert abs(np.mean(losses[-100:]) - 2 * np.log(2)) < 0.12, np.mean(losses[-100:])
 
 
 def test_the_adversary_has_a_rate_of_its_own():
