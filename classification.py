@@ -164,7 +164,8 @@ def earlier_runs(path: Path, row: dict) -> list[dict]:
     """The runs already in the file, without one of exactly the settings of this row, which replaces it."""
     try:
         runs = list(json.loads(path.read_text(encoding="utf-8"))["runs"])
-        return [run for run in runs if any(run.get(key) != value for key, value in row.items())]
+        settings = {key: value for key, value in row.items() if key not in ("trained_by", "provenance")}
+        return [run for run in runs if any(run.get(key) != value for key, value in settings.items())]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -23,6 +23,7 @@ from experiments.run import Checkpoint, Run, RunConfig, read
 from models.base import Autoencoder
 from utils import checkpoint, cli, devices, distributed, files, interrupt, loop
 from utils.interrupt import Interrupt
+from utils.provenance import provenance
 
 SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
 MIN_VALID_BATCH_SIZE = 128  # of validation, whatever --batch-size: fewer launches on a GPU
@@ -77,6 +78,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
         print(f"resuming {path} after {state.epoch} epochs and {state.step} steps")
     elif distributed.rank() == 0 and (archived := checkpoint.archive_previous_run(path)) is not None:
         print(f"the earlier {path} is now {archived}")
+    state.provenance.append(provenance(device, config.seed, config.precision))
     processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
     print(
         f"{config.model} on {config.dataset}: n = {model.latent_dim}, "

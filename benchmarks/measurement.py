@@ -2,13 +2,11 @@
 
 import argparse
 import os
-import platform
 import resource
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
 from itertools import count, repeat
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from data.base import Dataset
 from experiments import train_flags
 from experiments.run import RunConfig
 from utils import devices, loop
+from utils.provenance import processor, provenance
 
 ROUND_SECONDS = 5.0  # a round of a slow model ends before --steps
 PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}  # rows and columns of the square matrices of the yardstick
@@ -180,15 +179,8 @@ def profile(args: argparse.Namespace) -> dict[str, float]:
 
 
 def machine(device: torch.device, threads: int | None = None) -> dict:
-    """What the numbers depend on besides the code."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].split(":", 1)[1].strip() if lines else name
-    return {
-        "cpu": f"{name}, {os.cpu_count()} cores",
-        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
-        "threads": threads or torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
+    """What the numbers depend on besides the code; a row names its precision."""
+    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+    about = provenance(device, seed=0, threads=threads)
+    del about["precision"]
+    return about | {"cpu": f"{processor()}, {os.cpu_count()} cores", "gpu": gpu}

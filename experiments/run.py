@@ -94,6 +94,7 @@ class Checkpoint:
     metrics: list = field(default_factory=list)  # a row for each finished epoch
     optimizer: dict | None = None  # this and the next: states to resume from; None for a file of the release
     random: dict | None = None
+    provenance: list = field(default_factory=list)  # of each process that trained it: utils.provenance
 
 
 def read(path: str | Path) -> Checkpoint:

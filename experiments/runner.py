@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 import re
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -23,6 +21,7 @@ from experiments.plan import Group, Plan, Task, Training, configuration, hash_of
 from experiments.results import read_cell
 from utils import checkpoint, files
 from utils.errors import UserError
+from utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that plan.py gives to checkpoints
@@ -30,22 +29,6 @@ OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that plan.py gives to checkp
 
 class Failed(Exception):
     """A script ended with another exit status than 0; the message is its last line on standard error."""
-
-
-@cache
-def machine(gpu: bool) -> dict[str, str]:
-    """Device, versions and commit that a result made here names."""
-    cuda = gpu and torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine()
-    if not cuda:
-        with suppress(OSError, IndexError):  # not Linux, or a processor without a name
-            name = re.findall(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0]
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = ""
-    with suppress(OSError):  # no git
-        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "commit": commit or "unknown"}
-    return {"device": "cuda" if cuda else "cpu", "device_name": name} | versions
 
 
 def trained_before(folder: Path, groups: list[Group]) -> dict[tuple[str, str], str]:
@@ -152,15 +135,15 @@ class Runner:
         if task.features not in ("", "none") and task.features not in row["features"]:
             raise Failed(f"no {task.features} features; give --inception-weights FILE or --features classifier")
         numbers = {key: value for key, value in row.items() if type(value) in (int, float)}  # no switches
-        made = {"seed": task.config["flags"]["--seed"], "threads": self.threads, "date": time.strftime("%Y-%m-%d")}
-        made["precision"] = group.training.run.precision if group.training else "fp32"
+        device = torch.device("cuda" if self.args.gpu and torch.cuda.is_available() else "cpu")
+        precision = group.training.run.precision if group.training else "fp32"
         result = {
             "config": task.config,
             "command": command,
             "seconds": time.monotonic() - started,
             "training_command": group.training.command if group.training else [],
             "metrics": {task.rename.get(key, key): value for key, value in numbers.items()},
-            "provenance": machine(self.args.gpu) | made,
+            "provenance": provenance(device, task.config["flags"]["--seed"], precision, self.threads),
         }
         files.write_json(self.cells / f"{task.key}.json", result)
 

@@ -22,6 +22,7 @@ from experiments.anomaly_presets import TRAINING, Settings
 from models.base import DensityModel
 from utils import cli, files, loop
 from utils.errors import Diverged, UserError
+from utils.provenance import provenance
 
 TITLES = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = log d", "dagmm": "DAGMM"}
 
@@ -122,6 +123,11 @@ def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
+
+
+def made_here(gpu: bool, seed: int) -> dict:
+    """The provenance of a run: each computes on one core, wherever it runs."""
+    return provenance(torch.device("cuda" if gpu else "cpu"), seed, threads=1)
 
 
 def append_row(path: Path, row: dict) -> None:

@@ -22,6 +22,7 @@ from experiments.run import Checkpoint, RunConfig, read
 from models.base import Autoencoder
 from utils import checkpoint, devices, latents
 from utils.errors import UserError
+from utils.provenance import provenance
 
 Images = Tensor | np.ndarray | data.Dataset  # (N, C, H, W): floats in [0, 1] or uint8
 POSTERIORS = {"sample": "a draw of q(z | x), as the code released with IRMAE", "mean": "the mean of q(z | x)"}
@@ -39,6 +40,7 @@ class Trained:
     device: torch.device
     epochs: int | None = None  # finished; None for a file of the code released with IRMAE, which does not record them
     seconds: float | None = None  # of training and validation; None as well
+    trained_by: list = field(default_factory=list)  # provenance of each process that trained it; earlier files: none
     posterior: str = "sample"  # which codes ``codes``, ``spectrum`` and ``sample`` use, a key of POSTERIORS
     seed: int = 0  # of draws of q(z | x)
     batch_size: int = 500
@@ -142,7 +144,8 @@ class Trained:
         config = self.config
         sizes = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")}
         about = {"model_name": self.name, "model": config.model, "config": sizes | config.options}
-        return about | {"dataset": config.dataset, "posterior": self.posterior}
+        about |= {"dataset": config.dataset, "posterior": self.posterior, "trained_by": self.trained_by}
+        return about | {"provenance": provenance(self.device, self.seed)}
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | Path | None = None) -> Trained:
@@ -175,4 +178,4 @@ def build(path: Path, saved: Checkpoint, device: torch.device, data_path: str | 
     checkpoint.require_finite(model.state_dict(), path)
     devices.prepare(model, device).eval()
     seconds = sum(row["seconds"] for row in saved.metrics) if saved.metrics else None
-    return Trained(path.name, path, model, config, device, saved.epoch or None, seconds)
+    return Trained(path.name, path, model, config, device, saved.epoch or None, seconds, saved.provenance)

@@ -5,7 +5,7 @@ import ast
 import pytest
 from conftest import ROOT
 
-SCRIPT_LINES, FILE_LINES, FUNCTION_LINES, PRODUCT_LINES = 250, 200, 60, 8_400
+SCRIPT_LINES, FILE_LINES, FUNCTION_LINES, PRODUCT_LINES = 250, 200, 60, 8_420
 SCRIPTS = {"train", "generation", "singular", "classification", "isometry", "density", "anomaly", "evaluate",
            "reproduce", "hubconf"}  # fmt: skip
 # What each part may import; a script imports all of them, and no other script.
