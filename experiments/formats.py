@@ -21,6 +21,18 @@ T = TypeVar("T")
 
 def config_values(record: dict, path: Path) -> dict:
     """The values of a ``RunConfig`` in a record of any format; a bare state dict comes as ``{"weights": ...}``."""
+    values = stored_values(record, path)
+    if isinstance(options := values.get("options"), dict):
+        values = values | {"options": later_options(options) | options}
+    return values
+
+
+def later_options(options: dict) -> dict:
+    """Options that earlier files lack, with the values that tell how those were trained: one D for both terms."""
+    return {"distortion2": options["distortion"]} if "distortion" in options else {}
+
+
+def stored_values(record: dict, path: Path) -> dict:
     weights = part(record, "weights", path)
     if "format" not in record:
         values = model_values(describe_weights(weights, path))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import models
 from data import DATASETS, toy
+from experiments.formats import later_options
 from experiments.run import RunConfig
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Flags, Row, Table
 from utils.errors import UserError
@@ -74,11 +75,13 @@ def hash_of(content: dict) -> str:
 def configuration(run: RunConfig, epochs: int) -> dict:
     """Everything that a result depends on, in the layout of format 1; the place of the data only for a folder's."""
     sizes = {"architecture": run.architecture, "channels": run.channels, "latent_dim": run.latent_dim}
+    later = later_options(run.options).items()  # left out where a model is as it was before they existed
+    options = dict(item for item in run.options.items() if item not in later)
     same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
     images = {"name": run.dataset, "files": run.data_fingerprint} | {key: getattr(run, key) for key in same_name}
     images |= {"path": run.data_path} if run.dataset == "folder" else {}
     return {
-        "model": {"name": run.model, "config": sizes | run.options},
+        "model": {"name": run.model, "config": sizes | options},
         "data": {key: value for key, value in images.items() if value is not None and value is not False},
         "training": {"batch_size": run.batch_size, "seed": run.seed, "lr": run.lr, "precision": run.precision},
         "epochs": epochs,

@@ -39,6 +39,9 @@ GAN_CELEBA = WAE_CELEBA | {
 GDN_CELEBA = {"dataset": "celeba", "arch": "gdn", "latent_dim": 256, "batch_size": 64, "lr": 1e-4, "epochs": 197}
 RADOGAGA = {"model": "radogaga", "h": "log", "lambda1": 283.9, "lambda2": 283.9, "noise_width": 1.0}
 BETA_VAE = {"model": "beta-vae", "lambda1": 1e5, "lambda2": 1e5}
+# train.sh: --loss2 ssim --lambda1 0.2 for RaDOGAGA, --loss1 ssim --loss2 ssim and 1e4 for β-VAE.
+RADOGAGA_SSIM = RADOGAGA | {"lambda1": 567.8, "distortion2": "ssim"}
+BETA_VAE_SSIM = BETA_VAE | {"lambda1": 1e4, "lambda2": 1e4, "distortion": "ssim", "distortion2": "ssim"}
 # arXiv 1806.08240 and its released code, whose weight of 100 stands beside a sum over the 128 images of a batch.
 INFOCAT = {"model": "infocat-vae", "dataset": "mnist", "arch": "mlp", "info_weight": 100 / 128}
 INFOCAT |= {"batch_size": 128, "lr": 1e-3, "epochs": 5000}
@@ -55,4 +58,6 @@ PRESETS = {
     "wae-gan-celeba": Preset("WAE-GAN on CelebA as published: n = 64, λ = 1", GAN_CELEBA),
     "radogaga-celeba": Preset("RaDOGAGA on CelebA as published: n = 256, h(D) = log D", GDN_CELEBA | RADOGAGA),
     "beta-vae-celeba": Preset("RaDOGAGA's baseline on CelebA as published: λ1 = λ2 = 1e5", GDN_CELEBA | BETA_VAE),
+    "radogaga-celeba-ssim": Preset("RaDOGAGA as published under 1 − SSIM: D(x̂, x̆)", GDN_CELEBA | RADOGAGA_SSIM),
+    "beta-vae-celeba-ssim": Preset("RaDOGAGA's baseline, both D = 1 − SSIM: λ1 = λ2 = 1e4", GDN_CELEBA | BETA_VAE_SSIM),
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.base import DensityModel
-from models.layers.distortion import Distortion, Lambda1, Lambda2, choose_distortion
+from models.layers.distortion import Distortion, Distortion2, Lambda1, Lambda2, choose_distortion
 from models.layers.entropy_bottleneck import EntropyBottleneck
 from models.layers.mixture_estimator import Components, MixtureEstimator
 from utils.flags import Flag, positive, positive_float, probability
@@ -26,7 +26,8 @@ class RaDOGAGA(DensityModel):
     where the Jacobian's columns are orthogonal and have the same length, 1 / sqrt(2 λ2 w²/12) in the metric of D. The
     code is then isometric to the data up to that factor.
 
-    The rate is in nats for a whole code; D is the mean over pixels or features for one sample.
+    The rate is in nats for a whole code; D is the mean over pixels or features for one sample. The code is isometric in
+    the metric of the second D. The release changes that only: the first is the mean squared error in every run.
 
     h(D) = D, or log(D + 0.001), whose gradient does not vanish where D is small already. With the prior "factorized",
     an entropy bottleneck, P is the probability of the interval of width w around z + ε; "gmm" is a mixture over z whose
@@ -46,6 +47,7 @@ class RaDOGAGA(DensityModel):
         lambda2: Lambda2 = 1e5,
         h: Annotated[str, Flag("h: D or log D in the reconstruction term", choices=("d", "log"))] = "d",
         distortion: Distortion = "mse",
+        distortion2: Distortion2 = "mse",
         prior: Annotated[
             str, Flag("entropy bottleneck, or Gaussian mixture", choices=("factorized", "gmm"))
         ] = "factorized",
@@ -57,6 +59,7 @@ class RaDOGAGA(DensityModel):
         super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.h, self.noise_width = lambda1, lambda2, h, noise_width
         self.distortion = choose_distortion(distortion, architecture)
+        self.distortion2 = choose_distortion(distortion2, architecture, "--distortion2")
         if prior == "factorized":
             self.prior = EntropyBottleneck(latent_dim, noise_width)
         else:
@@ -67,7 +70,7 @@ class RaDOGAGA(DensityModel):
         noisy = z + self.noise_width * (torch.rand_like(z) - 0.5)
         decoded, decoded_noisy = self.decode(z), self.decode(noisy)
         reconstruction = self.distortion(decoded, x)
-        noise_effect = self.distortion(decoded_noisy, decoded).mean()
+        noise_effect = self.distortion2(decoded_noisy, decoded).mean()
         rate = self.prior.energy(noisy if isinstance(self.prior, EntropyBottleneck) else z).mean()
         rate = rate.to(z.dtype)  # a mixture computes in float64
         penalty = reconstruction if self.h == "d" else torch.log(reconstruction + LOG_FLOOR)

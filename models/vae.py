@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Autoencoder, sample_gaussian
-from models.layers.distortion import Distortion, Lambda1, Lambda2, choose_distortion
+from models.layers.distortion import Distortion, Distortion2, Lambda1, Lambda2, choose_distortion
 from models.networks.base import full_precision
 from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
@@ -80,11 +80,13 @@ class BetaVAE(GaussianPosterior):
         lambda1: Lambda1 = 1e5,
         lambda2: Lambda2 = 1e5,
         distortion: Distortion = "mse",
+        distortion2: Distortion2 = "mse",
         joint: Annotated[bool, Flag("one distortion D(x, x̆): the ordinary β-VAE", switch=True)] = False,
     ):
         super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.joint = lambda1, lambda2, joint
         self.distortion = choose_distortion(distortion, architecture)
+        self.distortion2 = choose_distortion(distortion2, architecture, "--distortion2")
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         mean, logvar = self.posterior(x)
@@ -95,7 +97,7 @@ class BetaVAE(GaussianPosterior):
             return {"loss": self.lambda1 * reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
         decoded = self.decode(mean)
         reconstruction = self.distortion(decoded, x).mean()
-        noise_effect = self.distortion(decoded_noisy, decoded).mean()
+        noise_effect = self.distortion2(decoded_noisy, decoded).mean()
         loss = self.lambda1 * reconstruction + self.lambda2 * noise_effect + kl
         return {"loss": loss, "reconstruction": reconstruction, "noise_effect": noise_effect, "kl": kl}
 

@@ -12,7 +12,9 @@ from utils.flags import Flag, non_negative_float
 
 Lambda1 = Annotated[float, Flag("λ1, weight of the reconstruction D(x, x̂)", non_negative_float)]
 Lambda2 = Annotated[float, Flag("λ2, weight of the noise's effect D(x̂, x̆)", non_negative_float)]
-Distortion = Annotated[str, Flag("D: mean squared error or 1 − SSIM", choices=("mse", "ssim"))]
+DISTORTIONS = ("mse", "ssim")
+Distortion = Annotated[str, Flag("D(x, x̂): mean squared error or 1 − SSIM", choices=DISTORTIONS)]
+Distortion2 = Annotated[str, Flag("D(x̂, x̆), likewise: --loss2 of RaDOGAGA's release", choices=DISTORTIONS)]
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
@@ -31,8 +33,8 @@ def one_minus_ssim(x: Tensor, y: Tensor) -> Tensor:
     return 1 - ssim(*inside) + outside
 
 
-def choose_distortion(name: str, architecture: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function D of that name. Raises UserError for SSIM on vectors, which have no neighbouring pixels."""
+def choose_distortion(name: str, architecture: str, flag: str = "--distortion") -> Callable[[Tensor, Tensor], Tensor]:
+    """The function D that ``flag`` names. Raises UserError for SSIM on vectors, which have no neighbouring pixels."""
     if name == "ssim" and architecture.startswith("mlp:"):
-        raise UserError("--distortion ssim compares images, but this data set holds vectors: use --distortion mse")
+        raise UserError(f"{flag} ssim compares images, but this data set holds vectors: use {flag} mse")
     return {"mse": squared_error, "ssim": one_minus_ssim}[name]

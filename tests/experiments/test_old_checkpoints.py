@@ -9,7 +9,10 @@ import pytest
 import torch
 from conftest import ROOT
 
+import models
 from experiments import run
+from experiments.plan import configuration
+from utils import checkpoint
 
 FILES = ROOT / "tests" / "data_files"
 EXPECTED = json.loads((FILES / "expected.json").read_text())
@@ -74,3 +77,17 @@ def test_the_configuration_of_format_1(unpack, tmp_path):
         "digits",
     )
     assert (config.batch_size, config.lr, config.epochs, config.precision) == (32, 1e-3, 1, "fp32")
+
+
+@pytest.mark.parametrize("distortion", ["mse", "ssim"])
+def test_a_file_without_the_second_distortion_has_the_first_for_both(tmp_path, distortion):
+    """One flag chose both then; a file with two keeps them, and a training as it was before keeps its name."""
+    stored = models.options("radogaga") | {"distortion": distortion}
+    config = run.RunConfig("radogaga", "mnist", 4, "mnist", 32, 1, stored)
+    named = configuration(config, 1)["model"]["config"]
+    assert named.get("distortion2") == (None if distortion == "mse" else "mse")
+    checkpoint.save(tmp_path / "new", {"format": 2, "config": config.to_dict(), "weights": {}})
+    assert run.read(tmp_path / "new").config.options == stored
+    del stored["distortion2"]
+    checkpoint.save(tmp_path / "old", {"format": 2, "config": config.to_dict() | {"options": stored}, "weights": {}})
+    assert run.read(tmp_path / "old").config.options == stored | {"distortion2": distortion}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import models
+from experiments.presets import PRESETS
 from models.layers.distortion import one_minus_ssim
 from models.radogaga import LOG_FLOOR
 from utils.errors import UserError
@@ -78,6 +79,39 @@ def test_ssim_trains_images_and_refuses_vectors(name):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     with pytest.raises(UserError, match="--distortion ssim"):
         models.build(name, **VECTORS, distortion="ssim")
+
+
+@pytest.mark.parametrize("name", ["radogaga", "beta-vae"])
+def test_each_distortion_has_a_flag(monkeypatch, name):
+    """--distortion2 is --loss2 of the release: it changes the noise's effect and leaves the reconstruction."""
+    torch.manual_seed(0)
+    model = models.build(name, **IMAGES, lambda1=5.0, lambda2=3.0, distortion2="ssim").double()
+    x, noise = torch.rand(3, 1, 32, 32, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    for draw in ("rand_like", "randn_like"):
+        monkeypatch.setattr(torch, draw, lambda z: noise.to(z))
+    found = model.losses(x)
+    if name == "radogaga":
+        z = model.encode(x)
+        noisy, rate = z + 0.3 * (noise - 0.5), found["rate"]
+    else:
+        z, logvar = model.posterior(x)
+        noisy, rate = z + noise * torch.exp(logvar / 2), found["kl"]
+    decoded, decoded_noisy = model.decode(z), model.decode(noisy)
+    squared, ssim = (decoded - x).square().mean(), one_minus_ssim(decoded_noisy, decoded).mean()
+    torch.testing.assert_close(found["reconstruction"], squared)
+    torch.testing.assert_close(found["noise_effect"], ssim)
+    torch.testing.assert_close(found["loss"], rate + 5 * squared + 3 * ssim)
+    with pytest.raises(UserError, match="--distortion2 ssim"):
+        models.build(name, **VECTORS, distortion2="ssim")
+
+
+def test_the_preset_has_the_weights_of_the_release():
+    """λ there is in bits per pixel of 64x64 images, here in nats per image."""
+    nats = 64**2 * math.log(2)
+    options = PRESETS["radogaga-celeba-ssim"].flags
+    assert options["lambda1"] == pytest.approx(0.2 * nats, abs=0.05)
+    assert options["lambda2"] == pytest.approx(0.1 * nats, abs=0.05)
+    assert (options["h"], options.get("distortion", "mse"), options["distortion2"]) == ("log", "mse", "ssim")
 
 
 @pytest.mark.parametrize("prior", ["factorized", "gmm"])
