@@ -181,7 +181,7 @@ def main() -> None:
     add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")
     what = "train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels"
     add("--clusters", action="store_true", help=what)
-    evaluation.add_flags(parser, batch_size=100)
+    evaluation.add_flags(parser, batch_size=100, posterior="mean")  # the first n outputs of the encoder, as released
     args = parser.parse_args()
     if args.clusters and (args.supervised or args.train_size):
         raise UserError("--clusters trains nothing: leave --supervised and --train-size out")

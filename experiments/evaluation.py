@@ -12,7 +12,7 @@ from utils import checkpoint, cli, devices, files, plots
 from utils.errors import UserError
 
 
-def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) -> None:
+def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False, posterior: str = "sample") -> None:
     """The flags of every evaluation script. ``several``: of those that compare models by their test images."""
     images = cli.add_data(parser, data.DATASETS)
     if several:
@@ -21,7 +21,7 @@ def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False) 
     group = cli.add_run(parser, batch_size=batch_size)
     what = "the code of an encoder that gives a distribution"
     what += "".join(f"; {name}: {title}" for name, title in POSTERIORS.items())
-    group.add_argument("--posterior", choices=list(POSTERIORS), default="sample", help=what)
+    group.add_argument("--posterior", choices=list(POSTERIORS), default=posterior, help=what)
     cli.add_results(cli.add_checkpoint(parser, several=several))
 
 

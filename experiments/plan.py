@@ -169,8 +169,12 @@ def plan_task(args: argparse.Namespace, dataset: str | None, training: Training 
         places["inception_weights"] = args.inception_weights if features == "inception" else None
     if dataset is not None and training is None:  # nothing trained before: the data set determines what is computed
         flags |= data_flags(args, dataset) if dataset == "folder" else {"dataset": dataset}
-    # Cells of earlier versions are of posterior means.
-    if training and models.find(training.run.model).has_distribution(training.run.options):
+    # Cells of earlier versions are of posterior means, which classification.py still takes.
+    if (
+        training
+        and cell.script != "classification.py"
+        and models.find(training.run.model).has_distribution(training.run.options)
+    ):
         flags["posterior"] = "sample"
     if dataset is None and cell.script == "anomaly.py":
         places["data_path"] = args.data_path

@@ -68,6 +68,9 @@ def test_cells_of_a_distribution_name_the_codes_that_they_are_of():
              for group in planned("isometry").groups.values()}  # fmt: skip
     assert flags["vae"] == flags["beta-vae"] == ["sample"]
     assert flags["ae"] == flags["radogaga"] == flags["wae-mmd"] == [None]
+    classified = [task for group in planned("classification").groups.values() for task in group.tasks.values()]
+    assert len(classified) == 16
+    assert not any("--posterior" in task.config["flags"] for task in classified)  # posterior means, as released
 
 
 def test_keys_follow_the_configuration():
