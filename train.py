@@ -139,7 +139,8 @@ def train_epoch(run: Run, step: loop.Step, signals: Interrupt) -> loop.Totals:
     """The epoch under way: all of it, or what an interrupted run has not seen. Returns the losses of all processes."""
     state, config = run.state, run.state.config
     totals = loop.Totals(**state.running) if distributed.rank() == 0 else loop.Totals()
-    steps = loop.epoch(step, config.batch_size, config.seed, state.epoch + 1, state.step, totals)
+    shuffle = config.order == "shuffled"
+    steps = loop.epoch(step, config.batch_size, config.seed, state.epoch + 1, state.step, totals, shuffle)
     last_save = time.monotonic()
     title, length = f"epoch {state.epoch + 1}/{config.epochs}", -(-len(step.dataset) // config.batch_size)
     with tqdm(desc=title, total=length, initial=state.step, leave=False, disable=hidden()) as bar:

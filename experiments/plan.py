@@ -14,6 +14,7 @@ from experiments.run import RunConfig
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Flags, Row, Table
 from utils.errors import UserError
 
+ADDED = ("order",)  # fields of RunConfig that earlier cells do not name: only where they differ from the default
 DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
 
 
@@ -80,10 +81,13 @@ def configuration(run: RunConfig, epochs: int) -> dict:
     same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
     images = {"name": run.dataset, "files": run.data_fingerprint} | {key: getattr(run, key) for key in same_name}
     images |= {"path": run.data_path} if run.dataset == "folder" else {}
+    training = {key: getattr(run, key) for key in ("batch_size", "seed", "lr", "precision")}
+    training |= {each.name: value for each in fields(RunConfig)
+                 if each.name in ADDED and (value := getattr(run, each.name)) != each.default}  # fmt: skip
     return {
         "model": {"name": run.model, "config": sizes | options},
         "data": {key: value for key, value in images.items() if value is not None and value is not False},
-        "training": {"batch_size": run.batch_size, "seed": run.seed, "lr": run.lr, "precision": run.precision},
+        "training": training,
         "epochs": epochs,
     }
 

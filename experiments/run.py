@@ -37,6 +37,7 @@ class RunConfig:
     train_size: int | None = None  # so many images; None for all
     valid_size: int | None = None
     batch_size: int = 32
+    order: str = "shuffled"  # of the training images: "shuffled" or "fixed"
     seed: int = 0
     lr: float = 1e-4
     precision: str = "fp32"

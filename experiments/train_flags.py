@@ -28,6 +28,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_options(parser)
     add = cli.add_run(parser, batch_size=32).add_argument
     add("--epochs", type=cli.positive, default=run.DEFAULT_EPOCHS, help="passes over the training images")
+    orders = "of the training images; fixed, as released with IRMAE: the same every epoch, in shape the same images too"
+    add("--order", choices=("shuffled", "fixed"), default="shuffled", help=orders)
     add("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
     add("--precision", choices=list(devices.PRECISIONS), default="fp32", help=cli.titles(devices.PRECISIONS))
     add("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")

@@ -142,15 +142,24 @@ class Step:
 
 
 def epoch(
-    step: Step, batch_size: int, seed: int, epoch: int, skip: int = 0, totals: Totals | None = None
+    step: Step,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
+    totals: Totals | None = None,
+    shuffle: bool = True,
 ) -> Iterator[Totals]:
     """One pass over the training samples, a step per batch; yields after each, so that the caller can look or stop.
 
     The order of the samples depends on ``seed`` and ``epoch`` (from 1) alone: an interrupted pass that took ``skip``
-    steps, with losses ``totals``, goes on with the rest.
+    steps, with losses ``totals``, goes on with the rest. Without ``shuffle`` every pass is the same, in the data set's
+    own order.
     """
     totals = Totals() if totals is None else totals
-    order = step.dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    order = step.dataset.order(torch.Generator().manual_seed(seed * 1_000_003 + (epoch if shuffle else 0)))
+    if not shuffle:
+        order = order.sort().values
     step.model.train()
     for index in order.to(step.dataset.store.device).split(batch_size)[skip:]:
         losses = step(index)

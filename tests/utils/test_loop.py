@@ -90,6 +90,35 @@ def test_a_step_on_static_input_is_the_eager_step(name):
         assert torch.equal(one, other)
 
 
+def test_the_order_is_new_every_epoch_or_the_data_sets_own():
+    seen: list[torch.Tensor] = []
+    dataset: Dataset = ShapeDataset(draw_factors(20))
+
+    def step(index: torch.Tensor) -> torch.Tensor:
+        seen.append(dataset.store[index].clone())
+        return torch.zeros(1)
+
+    step.dataset, step.names, step.model = dataset, ["loss"], torch.nn.Identity()
+
+    def epoch(number: int, skip: int = 0, **options: bool) -> torch.Tensor:
+        seen.clear()
+        for _ in loop.epoch(step, 8, 0, number, skip, **options):
+            pass
+        return torch.cat(seen)
+
+    first, second = epoch(1), epoch(2)
+    assert not torch.equal(first, second)
+    fixed = epoch(1, shuffle=False)
+    assert torch.equal(fixed, epoch(2, shuffle=False))
+    assert torch.equal(fixed[8:], epoch(3, 1, shuffle=False)) and not torch.equal(fixed, first)
+
+    dataset = step.dataset = vectors()
+    assert torch.equal(epoch(5, shuffle=False), dataset.store)
+    shuffled = epoch(5)[:, 0]
+    assert not torch.equal(shuffled, dataset.store[:, 0])
+    assert torch.equal(shuffled.sort().values, dataset.store[:, 0].sort().values)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_warming_up_leaves_no_trace(name, epochs):
