@@ -71,7 +71,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     model.train_size = len(train_set)
     if not config.eager:
         devices.prepare(model, device)
-    optimizer = loop.make_optimizer(model, config.lr)
+    optimizer = loop.make_optimizer(model, config.lr, config.weight_decay)
     run = Run(path, state, model, optimizer, device)
     if resuming:
         run.restore()

@@ -40,6 +40,7 @@ class RunConfig:
     order: str = "shuffled"  # of the training images: "shuffled" or "fixed"
     seed: int = 0
     lr: float = 1e-4
+    weight_decay: float = 0.0  # decoupled; 0: Adam
     precision: str = "fp32"
     epochs: int = DEFAULT_EPOCHS  # where the training ends
     eager: bool = False

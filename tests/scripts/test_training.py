@@ -52,6 +52,29 @@ def test_adam_takes_the_published_step():
         assert torch.allclose(p.double(), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_weight_decay_is_decoupled_and_none_of_it_is_adam_to_the_bit(weight_decay):
+    """IRMAE, a few steps: AdamW shrinks the weights by lr · w and then takes Adam's step (arXiv 1711.05101)."""
+    x, lr = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)), 1e-2
+    found = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        model = models.build("irmae", architecture="mlp:4", channels=6, latent_dim=3, linear_layers=2)
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+
+        def shrink(*_, weights=list(model.parameters())) -> None:
+            with torch.no_grad():
+                torch._foreach_mul_(weights, 1 - lr * weight_decay)
+
+        optimizer.register_step_pre_hook(shrink)
+        step = loop.Step(model, loop.make_optimizer(model, lr, weight_decay) if ours else optimizer, VectorDataset(x))
+        for index in torch.arange(40).split(8):
+            step(index)
+        found.append([parameter.detach() for parameter in model.parameters()])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.allclose(ours, expected, atol=1e-3 * lr) if weight_decay else torch.equal(ours, expected)
+
+
 def test_validation_draws_the_same_noise_and_leaves_training_alone():
     torch.manual_seed(0)
     model = models.build("vae", architecture="mlp:4", channels=6, latent_dim=2)
