@@ -61,12 +61,9 @@ def test_weight_decay_is_decoupled_and_none_of_it_is_adam_to_the_bit(weight_deca
         torch.manual_seed(0)
         model = models.build("irmae", architecture="mlp:4", channels=6, latent_dim=3, linear_layers=2)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-
-        def shrink(*_, weights=list(model.parameters())) -> None:
-            with torch.no_grad():
-                torch._foreach_mul_(weights, 1 - lr * weight_decay)
-
-        optimizer.register_step_pre_hook(shrink)
+        optimizer.register_step_pre_hook(
+            lambda adam, *_: [p.data.mul_(1 - lr * weight_decay) for p in adam.param_groups[0]["params"]]
+        )
         step = loop.Step(model, loop.make_optimizer(model, lr, weight_decay) if ours else optimizer, VectorDataset(x))
         for index in torch.arange(40).split(8):
             step(index)
