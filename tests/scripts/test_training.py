@@ -293,14 +293,61 @@ def test_weights_that_diverge_do_not_replace_good_ones(tmp_path, call, monkeypat
     assert (tmp_path / "digits" / "vae").read_bytes() == before
 
 
-def test_the_table_of_a_killed_run_is_written_again(uninterrupted, tmp_path, call):
-    """Killed between the checkpoint and the CSV of an epoch."""
+def curves(folder) -> dict[tuple[str, int], float]:
+    from experiments.logs import Logs
+
+    return Logs(folder / "digits" / "vae").scalars()
+
+
+@pytest.mark.parametrize("lost", ["csv row", "csv", "second half", "all events", "flipped bit", "other run", "nothing"])
+def test_what_the_logs_of_a_killed_run_lack_is_written_again(uninterrupted, tmp_path, call, lost):
+    """Killed between the checkpoint and the logs of an epoch, or logs lost: made again from the checkpoint."""
     shutil.copytree(uninterrupted / "digits", tmp_path / "digits")
-    table = tmp_path / "digits" / "vae.csv"
-    whole = table.read_text()
-    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
-    assert call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path, "--resume").status == 0
+    table, folder = tmp_path / "digits" / "vae.csv", tmp_path / "digits" / "tensorboard" / "vae"
+    whole, expected = table.read_text(), curves(tmp_path)
+    assert {step for _, step in expected} == {1, 2, 3}
+    (events,) = folder.iterdir()
+    content = bytearray(events.read_bytes())
+    if lost == "csv row":
+        table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    elif lost == "csv":
+        table.unlink()
+    elif lost == "second half":
+        events.write_bytes(content[: len(content) // 2])
+    elif lost == "all events":
+        shutil.rmtree(folder)
+    elif lost == "flipped bit":
+        content[len(content) // 2] ^= 1
+        events.write_bytes(content)
+    elif lost == "other run":
+        events.unlink()
+        (tmp_path / "other").mkdir()
+        call("train.py", *FLAGS, "--seed", 1, "--epochs", 4, "--checkpoint", tmp_path / "other")
+        shutil.copytree(tmp_path / "other" / "digits" / "tensorboard", folder.parent, dirs_exist_ok=True)
+    files = len(list(folder.iterdir())) if folder.exists() else 0
+    again = call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path, "--resume")
+    assert again.status == 0 and "already trained" in again.last_line and not again.err
     assert table.read_text() == whole
+    assert curves(tmp_path) == expected
+    assert len(list(folder.iterdir())) == files + (lost not in ("csv row", "csv", "nothing"))
+
+
+def test_the_seconds_of_an_epoch_count_every_process_that_it_took(tmp_path, call, monkeypatch):
+    """Interrupted after the third step of 13 and resumed: all of them are in the row."""
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path, "--epochs", 1)
+    step, calls = loop.Step.__call__, []
+
+    def slow(self, index):
+        calls.append(time.sleep(0.05))
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, index)
+
+    monkeypatch.setattr(loop.Step, "__call__", slow)
+    assert call(*command).status == 128 + signal.SIGTERM
+    assert call(*command, "--resume").status == 0 and len(calls) == 13
+    (row,) = checkpoint.load(tmp_path / "digits" / "vae")["metrics"]
+    assert row["seconds"] >= 13 * 0.05
 
 
 def test_bf16_learns_too(tmp_path, call):
