@@ -56,14 +56,17 @@ def test_adam_takes_the_published_step():
 def test_weight_decay_is_decoupled_and_none_of_it_is_adam_to_the_bit(weight_decay):
     """IRMAE, a few steps: AdamW shrinks the weights by lr · w and then takes Adam's step (arXiv 1711.05101)."""
     x, lr = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)), 1e-2
+
+    def shrink(adam: torch.optim.Adam, *_) -> None:
+        for parameter in adam.param_groups[0]["params"]:
+            parameter.data.mul_(1 - lr * weight_decay)
+
     found = []
     for ours in (True, False):
         torch.manual_seed(0)
         model = models.build("irmae", architecture="mlp:4", channels=6, latent_dim=3, linear_layers=2)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-        optimizer.register_step_pre_hook(
-            lambda adam, *_: [p.data.mul_(1 - lr * weight_decay) for p in adam.param_groups[0]["params"]]
-        )
+        optimizer.register_step_pre_hook(shrink)
         step = loop.Step(model, loop.make_optimizer(model, lr, weight_decay) if ours else optimizer, VectorDataset(x))
         for index in torch.arange(40).split(8):
             step(index)
