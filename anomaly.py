@@ -85,6 +85,8 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--lambda2", type=cli.non_negative_float, metavar="L", help="RaDOGAGA's λ2")
     scored = "how the mixture is fitted: by expectation-maximisation, or by the estimation network as published"
     group.add_argument("--mixture", choices=("em", "network"), help=scored)
+    residual = "the mixture is over z, relative error and cosine, not z alone (default: as published, --residual)"
+    group.add_argument("--residual", action=argparse.BooleanOptionalAction, help=residual)
     group.add_argument("--epochs", type=cli.positive, metavar="E", help="passes over the training samples")
     group.add_argument("--batch-size", type=cli.positive, metavar="B", help="samples at a time")
     group.add_argument("--lr", type=cli.positive_float, metavar="RATE", help="learning rate of Adam")

@@ -4,14 +4,15 @@ from typing import Any
 
 Settings = dict[str, Any]
 TRAINING = ("lr", "epochs", "batch_size")  # of a network; the other settings are its constructor's
-OVERRIDES = ("latent_dim", "components", "lambda1", "lambda2", "mixture", *TRAINING)  # have a flag
+OVERRIDES = ("latent_dim", "components", "lambda1", "lambda2", "mixture", "residual", *TRAINING)  # have a flag
 LAMBDAS = {"lambda_energy": 0.1, "lambda_covariance": 0.005}  # of DAGMM's paper, section 4
 
 
 def preset(radogaga: Settings, dagmm: Settings, **training) -> dict[str, Settings]:
     """Settings of every model on one data set; ``training`` is what RaDOGAGA and DAGMM have in common."""
-    radogaga = {"model": "radogaga", "prior": "gmm", "mixture": "network", **training, **radogaga}
-    dagmm = {"model": "dagmm", "mixture": "network", **LAMBDAS, **training, "lr": 1e-3, **dagmm}
+    density = {"mixture": "network", "residual": True, **training}
+    radogaga = {"model": "radogaga", "prior": "gmm", **density, **radogaga}
+    dagmm = {"model": "dagmm", **LAMBDAS, **density, "lr": 1e-3, **dagmm}
     lambda2 = radogaga["lambda2"]
     return {
         "radogaga-d": radogaga | {"h": "d", "lambda1": 10 * lambda2},

@@ -28,8 +28,12 @@ def config_values(record: dict, path: Path) -> dict:
 
 
 def later_options(options: dict) -> dict:
-    """Options that earlier files lack, with the values that tell how those were trained: one D for both terms."""
-    return {"distortion2": options["distortion"]} if "distortion" in options else {}
+    """Options that earlier files lack, with the values that tell how those were trained: one D for both terms, the
+    mixture of RaDOGAGA on the code alone, that of DAGMM on the reconstruction's features too."""
+    later = {"distortion2": options["distortion"]} if "distortion" in options else {}
+    if "prior" in options or "lambda_energy" in options:
+        later["residual"] = "lambda_energy" in options
+    return later
 
 
 def stored_values(record: dict, path: Path) -> dict:

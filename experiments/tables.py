@@ -163,7 +163,9 @@ TABLES = {
         None,
         tuple(
             Row(label, None, (Cell("density.py", {"models": name, "runs": 1}, 60),))
-            for label, name in (DENSITIES | {"PCA and Gaussian mixture": "pca-gmm"}).items()
+            for label, name in (
+                DENSITIES | {"DAGMM, z alone": "dagmm-no-residual", "PCA and Gaussian mixture": "pca-gmm"}
+            ).items()
         ),
         ("pearson", "spearman"),
         ("pearson", "spearman"),
@@ -173,12 +175,13 @@ TABLES = {
         None,
         tuple(
             Row(
-                f"{name}, {label}",
+                f"{name}, {label}{suffix}",
                 None,
-                (Cell("anomaly.py", {"runs": 1, "jobs": 1, "dataset": name, "models": model}),),
+                (Cell("anomaly.py", {"runs": 1, "jobs": 1, "dataset": name, "models": model, residual: True}),),
             )
             for name in ("thyroid", "kddcup", "kddcup-rev", "arrhythmia")
             for label, model in DENSITIES.items()
+            for residual, suffix in (("residual", ""), ("no_residual", ", z alone"))
         ),
         ("precision", "recall", "f1", "roc_auc"),
         ("f1", "roc_auc"),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.layers.entropy_bottleneck import EntropyBottleneck
 from models.layers.mixture_estimator import MixtureEstimator
+from models.layers.residual import append_residual
 from models.networks import build_networks
 from models.networks.base import full_precision
 from utils.errors import UserError
@@ -115,14 +116,21 @@ class Autoencoder(nn.Module):
 class DensityModel(Autoencoder):
     """A model whose prior is a density that can be evaluated: for outlier detection and density estimation.
 
-    A subclass assigns ``prior``, the density of ``features``; the code is the first n of the features.
+    A subclass assigns ``prior``, the density of ``features``; the code is the first n of the features, and the only
+    ones that reach the decoder.
+
+    Attributes:
+        residual: whether the features are the code, the relative reconstruction error and the cosine similarity of
+            input and reconstruction, or the code alone.
     """
 
     prior: MixtureEstimator | EntropyBottleneck
+    residual: bool
 
     def features(self, x: Tensor) -> Tensor:
-        """``(B, D)``, D ≥ n: the code, and what else the density is over."""
-        return self.encode(x)
+        """``(B, n)``, with ``residual`` ``(B, n + 2)``: what the density is over."""
+        z = self.encode(x)
+        return append_residual(z, x, self.decode(z)) if self.residual else z
 
     def energy(self, x: Tensor) -> Tensor:
         """−log of the density of the features of ``x``, ``(B,)`` in nats: high where x is unlike the training data."""

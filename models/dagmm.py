@@ -6,16 +6,12 @@ baseline of RaDOGAGA (arXiv 1910.04329) for density estimation and anomaly detec
 
 from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import DensityModel
 from models.layers.mixture_estimator import Components, MixtureEstimator
+from models.layers.residual import RESIDUAL_FEATURES, Residual, append_residual
 from utils.flags import Flag, non_negative_float
-
-ERROR_FEATURES = 2  # relative Euclidean distance and cosine similarity
-SMALLEST_NORM = 1e-3  # of an input in the relative distance: a sample of zeros has no relative error
 
 
 class DAGMM(DensityModel):
@@ -23,7 +19,7 @@ class DAGMM(DensityModel):
 
     f = (z, ‖x − x̂‖ / ‖x‖, cos(x, x̂)) is the code with two measures of its reconstruction error; E is its energy,
     −log of its density under the mixture that an estimation network makes of the batch. The last term prevents
-    components from collapsing onto single points.
+    components from collapsing onto single points. Without ``residual`` f is the code alone.
 
     The squared error is summed over pixels or features, as in the paper, whose network is ``"mlp:60-30-10"``; energies
     are in nats.
@@ -39,27 +35,18 @@ class DAGMM(DensityModel):
         components: Components = 4,
         lambda_energy: Annotated[float, Flag("λ1, weight of the energy", non_negative_float)] = 0.1,
         lambda_covariance: Annotated[float, Flag("λ2, weight of Σ 1/diag(covariance)", non_negative_float)] = 0.005,
+        residual: Residual = True,
     ):
         super().__init__(architecture, channels, latent_dim)
         self.lambda_energy, self.lambda_covariance = lambda_energy, lambda_covariance
-        self.prior = MixtureEstimator(latent_dim + ERROR_FEATURES, components)
-
-    def features(self, x: Tensor) -> Tensor:
-        """``(B, n + 2)``: the code, the relative Euclidean distance and the cosine similarity (section 3.2)."""
-        z = self.encode(x)
-        return self._features(x, z, self.decode(z))
-
-    def _features(self, x: Tensor, z: Tensor, decoded: Tensor) -> Tensor:
-        x, decoded = x.flatten(1), decoded.flatten(1)
-        distance = torch.linalg.vector_norm(x - decoded, dim=1)
-        relative = distance / torch.linalg.vector_norm(x, dim=1).clamp(min=SMALLEST_NORM)
-        return torch.cat([z, relative[:, None], F.cosine_similarity(x, decoded)[:, None]], dim=1)
+        self.residual = residual
+        self.prior = MixtureEstimator(latent_dim + RESIDUAL_FEATURES * residual, components)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         z = self.encode(x)
         decoded = self.decode(z)
         reconstruction = (decoded - x).square().flatten(1).sum(dim=1).mean()
-        energies, mixture = self.prior(self._features(x, z, decoded))
+        energies, mixture = self.prior(append_residual(z, x, decoded) if self.residual else z)
         energy, covariance = energies.mean(), mixture.inverse_variances()
         loss = reconstruction + self.lambda_energy * energy + self.lambda_covariance * covariance
         return {"loss": loss, "reconstruction": reconstruction, "energy": energy, "covariance": covariance}

@@ -13,6 +13,8 @@ from models.base import DensityModel
 from models.layers.distortion import Distortion, Distortion2, Lambda1, Lambda2, choose_distortion
 from models.layers.entropy_bottleneck import EntropyBottleneck
 from models.layers.mixture_estimator import Components, MixtureEstimator
+from models.layers.residual import RESIDUAL_FEATURES, Residual, append_residual
+from utils.errors import UserError
 from utils.flags import Flag, positive, positive_float, probability
 
 LOG_FLOOR = 1e-3  # in log(D + floor), as in the released code: a perfect reconstruction has no logarithm
@@ -31,9 +33,10 @@ class RaDOGAGA(DensityModel):
 
     h(D) = D, or log(D + 0.001), whose gradient does not vanish where D is small already. With the prior "factorized",
     an entropy bottleneck, P is the probability of the interval of width w around z + ε; "gmm" is a mixture over z whose
-    memberships are estimated by a network. w is the unit of the code: a times the width makes the same code, a times as
-    large (1 in the paper). Training is fastest where a new network has that size already, w near sqrt(6 N / λ2) for N
-    pixels. More components than modes, and a dropout of 0, find the modes more reliably (docs/density.md).
+    memberships are estimated by a network, with ``residual`` over (z, ‖x − x̂‖ / ‖x‖, cos(x, x̂)) (section 5.3), while z
+    alone goes to the decoder. w is the unit of the code: a times the width makes the same code, a times as large (1 in
+    the paper). Training is fastest where a new network has that size already, w near sqrt(6 N / λ2) for N pixels. More
+    components than modes, and a dropout of 0, find the modes more reliably (docs/density.md).
     """
 
     title = "RaDOGAGA (arXiv 1910.04329): isometric code by rate and distortion"
@@ -55,15 +58,20 @@ class RaDOGAGA(DensityModel):
         components: Components = 3,
         estimation_dropout: Annotated[float, Flag("of the network behind the prior gmm", probability)] = 0.5,
         estimation_width: Annotated[int, Flag("hidden units of the network behind the prior gmm", positive)] = 10,
+        residual: Residual = False,
     ):
+        if residual and prior == "factorized":
+            raise UserError("--residual needs --prior gmm: the entropy bottleneck is over the code alone")
         super().__init__(architecture, channels, latent_dim)
         self.lambda1, self.lambda2, self.h, self.noise_width = lambda1, lambda2, h, noise_width
+        self.residual = residual
         self.distortion = choose_distortion(distortion, architecture)
         self.distortion2 = choose_distortion(distortion2, architecture, "--distortion2")
         if prior == "factorized":
             self.prior = EntropyBottleneck(latent_dim, noise_width)
         else:
-            self.prior = MixtureEstimator(latent_dim, components, estimation_width, estimation_dropout)
+            features = latent_dim + RESIDUAL_FEATURES * residual
+            self.prior = MixtureEstimator(features, components, estimation_width, estimation_dropout)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         z = self.encode(x)
@@ -71,8 +79,10 @@ class RaDOGAGA(DensityModel):
         decoded, decoded_noisy = self.decode(z), self.decode(noisy)
         reconstruction = self.distortion(decoded, x)
         noise_effect = self.distortion2(decoded_noisy, decoded).mean()
-        rate = self.prior.energy(noisy if isinstance(self.prior, EntropyBottleneck) else z).mean()
-        rate = rate.to(z.dtype)  # a mixture computes in float64
+        if isinstance(self.prior, EntropyBottleneck):
+            rate = self.prior.energy(noisy).mean()
+        else:  # a mixture computes in float64
+            rate = self.prior.energy(append_residual(z, x, decoded) if self.residual else z).mean().to(z.dtype)
         penalty = reconstruction if self.h == "d" else torch.log(reconstruction + LOG_FLOOR)
         loss = rate + self.lambda1 * penalty.mean() + self.lambda2 * noise_effect
         return {"loss": loss, "reconstruction": reconstruction.mean(), "rate": rate, "noise_effect": noise_effect}

@@ -15,7 +15,7 @@ class Flag:
         help: one line, with the symbol of the paper; the default is added from the constructor's signature.
         type: converts the text, for example ``positive``; unused with ``choices`` and ``switch``.
         short: a second name, ``"-l"``.
-        switch: the flag takes no value and means True.
+        switch: the flag takes no value and means True; ``--no-...`` means False.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Flag:
     def add_to(self, group: argparse._ArgumentGroup, key: str, help: str) -> None:
         """Add the argument; it is None where the user does not give it."""
         if self.switch:
-            group.add_argument(*self.names(key), dest=key, action="store_const", const=True, help=help)
+            group.add_argument(*self.names(key), dest=key, action=argparse.BooleanOptionalAction, help=help)
         elif self.choices:
             group.add_argument(*self.names(key), dest=key, choices=self.choices, help=help)
         else:
