@@ -17,8 +17,8 @@ demo: $(INSTALLED)
 	@mkdir -p $(DEMO)
 	$(TRAIN) -l 0 2> $(DEMO)/ae.log & ae=$$!; $(TRAIN) -l 4 && wait $$ae || { cat $(DEMO)/ae.log; exit 1; }
 	@$(BIN)/python singular.py $(FILES) --model-name ae irmae
-	@for model in ae irmae; do $(BIN)/python generation.py $(FILES) --task mvg --model-name $$model || exit 1; done
-	@$(BIN)/python generation.py $(FILES) --task pca --model-name irmae
+	@for model in ae irmae; do $(BIN)/python generation.py $(FILES) --task mvg --fit-to train --model-name $$model || exit 1; done
+	@$(BIN)/python generation.py $(FILES) --task pca --fit-to train --model-name irmae
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8

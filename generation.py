@@ -35,13 +35,13 @@ def first_images(trained: Trained, split: str, size: int | None, needed: int = 0
     return dataset
 
 
-def training_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
-    """Codes of training images, to which a density or principal components are fitted."""
+def fitted_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
+    """Codes of the images of ``--fit-to``, to which a density or principal components are fitted."""
     if args.sample is None:
-        return trained.training_codes()
+        return trained.training_codes() if args.fit_to == "train" else trained.codes("test")
     if args.sample < 2:
         raise UserError(f"-N {args.sample}: a distribution of codes needs at least 2 images")
-    return trained.codes(first_images(trained, "train", args.sample))
+    return trained.codes(first_images(trained, args.fit_to, args.sample))
 
 
 def reconstruction(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
@@ -67,15 +67,15 @@ def interpolation(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, d
 
 
 def mvg(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
-    """samples of a multivariate Gaussian fitted to the training codes"""
-    codes = training_codes(args, trained)
+    """samples of a multivariate Gaussian fitted to the codes"""
+    codes = fitted_codes(args, trained)
     drawn = latents.sample_gaussian(codes, args.X * args.Y, args.seed)
     return trained.decode(drawn), {"fitted_to": len(codes), "seed": args.seed}
 
 
 def gmm(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
-    """samples of a mixture of -d Gaussians fitted to the training codes"""
-    codes = training_codes(args, trained)
+    """samples of a mixture of -d Gaussians fitted to the codes"""
+    codes = fitted_codes(args, trained)
     components = args.d or COMPONENTS
     mixture = latents.fit_mixture(codes, components, args.seed)
     drawn = latents.sample_mixture(mixture, args.X * args.Y, args.seed)
@@ -92,7 +92,7 @@ def pca(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     dimensions = args.d or min(COMPONENTS, latent_dim)
     if dimensions < 2:
         raise UserError(f"-d {args.d}: the grid walks along two principal components, give at least 2")
-    codes = training_codes(args, trained)
+    codes = fitted_codes(args, trained)
     fitted = latents.fit_pca(codes, dimensions, args.seed)
     deviations = np.sqrt(fitted.explained_variance_)
     positions = np.zeros((args.X, args.Y, dimensions))
@@ -106,7 +106,7 @@ def pca(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
 
 def traverse(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
     """±2σ around the mean code, a row for each of the -X dimensions with most variance"""
-    codes = training_codes(args, trained)
+    codes = fitted_codes(args, trained)
     walked, order = latents.traverse(codes, args.X, args.Y, REACH)
     shown = order[: args.X]
     deviations = codes.double().std(dim=0)[shown].tolist()
@@ -166,7 +166,9 @@ def main() -> None:
     add("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
     what = f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer)"
     add("-d", type=cli.positive, metavar="D", help=what)
-    what = f"images to encode (default: {SHOWN} test images, or {FIT_SIZE} training images to fit a density to)"
+    what = "images whose codes mvg, gmm, pca and traverse are fitted to; test, as released with IRMAE"
+    add("--fit-to", choices=("train", "test"), default="test", help=what)
+    what = f"images to encode (default: {SHOWN} test images; to fit to, all test images or {FIT_SIZE} training images)"
     add("-N", "--test-size", dest="sample", type=cli.positive, metavar="N", help=what)
     evaluation.add_flags(parser)
     args = parser.parse_args()
@@ -178,7 +180,8 @@ def main() -> None:
         plots.save_grid(path, picture, args.Y * (2 if args.task == "reconstruction" else 1))
     else:
         plots.save_figure(path, picture)
-    files.write_json(path.with_suffix(".json"), trained.summary() | {"task": args.task} | numbers)
+    about = trained.summary() | {"task": args.task, "fit_to": args.fit_to}
+    files.write_json(path.with_suffix(".json"), about | numbers)
     print(f"{args.task} of {trained.name} on {args.dataset}: {path}")
 
 

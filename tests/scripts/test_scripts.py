@@ -52,6 +52,18 @@ def test_generation(trained, results, task, call):
     assert numbers["model"] == "irmae" and numbers["task"] == task
 
 
+@pytest.mark.parametrize(("split", "images"), [("test", 360), ("train", 1437)])
+def test_densities_are_fitted_to_the_codes_of_a_split(trained, tmp_path, split, images, call):
+    flags = ("--task", "pca", "-d", 3, "--model-name", "ae", *(("--fit-to", "train") if split == "train" else ()))
+    assert call("generation.py", *flags, *common(trained, tmp_path)).status == 0
+    numbers = read(tmp_path, "pca", "ae")[1]
+    assert (numbers["fit_to"], numbers["fitted_to"]) == (split, images)
+    with torch.no_grad():
+        codes = model_of(trained, "ae").encode(data.load("digits", split)[:]).double().numpy()
+    variances = np.linalg.eigvalsh(np.cov(codes, rowvar=False))[::-1]
+    assert np.allclose(np.square(numbers["standard_deviations"]), variances[:3], rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["ae", "vae"])
 def test_generation_from_the_other_models(trained, results, name, call):
     result = call("generation.py", "--task", "mvg", "--model-name", name, *common(trained, results))
