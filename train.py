@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 import data
 from experiments import train_flags
+from experiments.logs import Logs
 from experiments.run import Checkpoint, Run, RunConfig, read
 from models.base import Autoencoder
-from utils import checkpoint, cli, devices, distributed, files, interrupt, loop
+from utils import checkpoint, cli, devices, distributed, interrupt, loop
 from utils.interrupt import Interrupt
 from utils.provenance import provenance
 
@@ -54,7 +55,8 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
         state = read(path)
         train_flags.check_resumable(state, config, path)
         state.config = config
-        write_csv(path, state.metrics)  # a run that was killed may have saved the one and not the other
+        if distributed.rank() == 0:
+            Logs(path).complete(state.metrics)
     elif resume:
         print(f"{path}: nothing to resume, starting from scratch")
     if state.epoch >= config.epochs:
@@ -71,7 +73,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     model.train_size = len(train_set)
     if not config.eager:
         devices.prepare(model, device)
-    optimizer = loop.make_optimizer(model, config.lr)
+    optimizer = loop.make_optimizer(model, config.lr, config.weight_decay)
     run = Run(path, state, model, optimizer, device)
     if resuming:
         run.restore()
@@ -106,20 +108,16 @@ def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, device: tor
 def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
     """The remaining epochs: train, validate, save, and show the losses."""
     state, config, name, signals = run.state, run.state.config, run.path.name, Interrupt()
-    writer = None  # until there is something to show: a run that fails before leaves nothing
+    logs = Logs(run.path)
     while state.epoch < config.epochs:
-        started = time.monotonic()
+        run.started = time.monotonic()
         totals = train_epoch(run, step, signals)
         valid_losses = validate(run, valid_set, signals)
         if valid_losses is None:
             save_and_exit(run, totals, signals.poll())
-        row = finish_epoch(run, totals, valid_losses, time.monotonic() - started)
+        row = finish_epoch(run, totals, valid_losses)
         if distributed.rank() == 0:
-            if writer is None:
-                from torch.utils.tensorboard import SummaryWriter  # slow to import: not for --help
-
-                writer = SummaryWriter(run.path.parent / "tensorboard" / name, purge_step=row["epoch"])
-            log_epoch(writer, run, valid_set, row)
+            logs.add(state.metrics, {"reconstruction": reconstructions(run, valid_set)})
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
             f"{name}: epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.5f}  "
@@ -129,8 +127,6 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
         status = signals.poll()
         if status and state.epoch < config.epochs:
             save_and_exit(run, loop.Totals(), status)
-    if writer is not None:
-        writer.close()
     epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
     print(f"{name} on {config.dataset}: validation loss {row['valid_loss']:.5f} after {epochs}; saved {run.path}")
 
@@ -171,24 +167,17 @@ def hidden() -> bool | None:
     return True if distributed.rank() else None
 
 
-def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict, seconds: float) -> dict:
-    """The epoch's row of metrics, into the checkpoint and the CSV beside it."""
+def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> dict:
+    """The epoch's row of metrics, into the checkpoint."""
     state = run.state
-    row = {"epoch": state.epoch + 1, "lr": state.config.lr, "seconds": round(seconds, 3)}
+    row = {"epoch": state.epoch + 1, "lr": state.config.lr, "seconds": round(run.seconds(), 3)}
     row |= {f"train_{key}": value for key, value in totals.means().items()}
     row |= {f"valid_{key}": value for key, value in valid_losses.items()}
     run.check_finite(row)
     state.metrics.append(row)
-    state.epoch, state.step = row["epoch"], 0
+    state.epoch, state.step, run.started, state.seconds = row["epoch"], 0, time.monotonic(), 0.0
     run.save(loop.Totals())
-    write_csv(run.path, state.metrics)
     return row
-
-
-def write_csv(path: Path, metrics: list[dict]) -> None:
-    """The metrics as ``<model-name>.csv`` beside the checkpoint."""
-    if metrics and distributed.rank() == 0:
-        files.write_csv(path.with_name(path.name + ".csv"), metrics)
 
 
 def save_and_exit(run: Run, totals: loop.Totals, status: int) -> NoReturn:
@@ -205,18 +194,13 @@ def save_and_exit(run: Run, totals: loop.Totals, status: int) -> NoReturn:
 
 
 @torch.no_grad()
-def log_epoch(writer, run: Run, valid_set: data.Dataset, row: dict) -> None:
-    """TensorBoard scalars of the epoch, and validation images beside their reconstructions."""
+def reconstructions(run: Run, valid_set: data.Dataset) -> torch.Tensor:
+    """Validation images beside their reconstructions, a picture ``(3, H, W)``."""
     from utils import plots
 
-    for key, value in row.items():
-        if key != "epoch":
-            writer.add_scalar(key.replace("_", "/", 1), value, row["epoch"])
     run.model.eval()
     x = next(valid_set.batches(SHOWN_IMAGES, run.device))
-    pairs = plots.side_by_side(x, run.model(x))
-    writer.add_image("reconstruction", plots.image_grid(pairs, columns=16), row["epoch"])
-    writer.flush()
+    return plots.image_grid(plots.side_by_side(x, run.model(x)), columns=16)
 
 
 if __name__ == "__main__":

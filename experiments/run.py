@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class RunConfig:
     order: str = "shuffled"  # of the training images: "shuffled" or "fixed"
     seed: int = 0
     lr: float = 1e-4
+    weight_decay: float = 0.0  # decoupled; 0: Adam
     precision: str = "fp32"
     epochs: int = DEFAULT_EPOCHS  # where the training ends
     eager: bool = False
@@ -92,6 +94,7 @@ class Checkpoint:
     epoch: int = 0  # finished ones
     step: int = 0  # finished ones of the epoch under way
     running: dict = field(default_factory=lambda: {"sums": {}, "count": 0})  # its losses, loop.Totals(**running)
+    seconds: float = 0.0  # of training and validation that it took so far
     metrics: list = field(default_factory=list)  # a row for each finished epoch
     optimizer: dict | None = None  # this and the next: states to resume from; None for a file of the release
     random: dict | None = None
@@ -118,6 +121,11 @@ class Run:
     model: Autoencoder
     optimizer: torch.optim.Optimizer
     device: torch.device
+    started: float = field(default_factory=time.monotonic)  # of what ``state.seconds`` does not count
+
+    def seconds(self) -> float:
+        """Of the epoch under way, in all the processes that it took."""
+        return self.state.seconds + time.monotonic() - self.started
 
     def restore(self) -> None:
         """Weights, optimiser and random state from the checkpoint; the learning rate stays the command line's."""
@@ -141,7 +149,8 @@ class Run:
         if distributed.rank() != 0:
             return
         self.state.weights, self.state.optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        self.state.running = totals.state()
+        self.state.running, self.state.seconds = totals.state(), self.seconds()
+        self.started = time.monotonic()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
         record = {"format": formats.FORMAT, **vars(self.state), "config": self.state.config.to_dict()}

@@ -31,6 +31,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     orders = "of the training images; fixed, as released with IRMAE: the same every epoch, in shape the same images too"
     add("--order", choices=("shuffled", "fixed"), default="shuffled", help=orders)
     add("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
+    decay = "decoupled weight decay (AdamW) of all parameters, per step times the learning rate; 0: Adam"
+    add("--weight-decay", type=cli.non_negative_float, default=0.0, metavar="W", help=decay)
     add("--precision", choices=list(devices.PRECISIONS), default="fp32", help=cli.titles(devices.PRECISIONS))
     add("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
     resume = "go on where the checkpoint of this name stopped, with its flags where none are given"

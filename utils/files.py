@@ -15,6 +15,16 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system 
 
 
 @contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Let an OSError inside, of a full disk say, name the file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it takes the place of ``path`` when the block ends, and goes if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +108,8 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """Rows with the same keys as a CSV file with a header."""
+    """Rows as a CSV file with a header; a cell is empty where a row lacks a key of another."""
     with replacing(path) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(stream, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)

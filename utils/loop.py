@@ -51,12 +51,15 @@ def pack(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack([value.detach().double() for value in losses.values()])
 
 
-def make_optimizer(model: Model, learning_rate: float) -> torch.optim.Optimizer:
-    """Adam over the model's parameter groups; the fused form does the same in one kernel."""
+def make_optimizer(model: Model, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """AdamW over the model's parameter groups: without weight decay it is Adam, to the bit; fused, in one kernel.
+
+    ``weight_decay``: decoupled, of all parameters (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
+    """
     groups = model.parameter_groups(learning_rate)
     # Capturable: its count of steps lives on the device, where a CUDA graph can raise it.
     capturable = all(parameter.is_cuda for group in groups for parameter in group["params"])
-    return torch.optim.Adam(groups, lr=learning_rate, fused=True, capturable=capturable)
+    return torch.optim.AdamW(groups, learning_rate, weight_decay=weight_decay, fused=True, capturable=capturable)
 
 
 class Losses(torch.nn.Module):

@@ -52,6 +52,29 @@ def test_adam_takes_the_published_step():
         assert torch.allclose(p.double(), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_weight_decay_is_decoupled_and_none_of_it_is_adam_to_the_bit(weight_decay):
+    """IRMAE, a few steps: AdamW shrinks the weights by lr · w and then takes Adam's step (arXiv 1711.05101)."""
+    x, lr = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)), 1e-2
+
+    def shrink(adam: torch.optim.Adam, *_) -> None:
+        for parameter in adam.param_groups[0]["params"]:
+            parameter.data.mul_(1 - lr * weight_decay)
+
+    found = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        model = models.build("irmae", architecture="mlp:4", channels=6, latent_dim=3, linear_layers=2)
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        optimizer.register_step_pre_hook(shrink)
+        step = loop.Step(model, loop.make_optimizer(model, lr, weight_decay) if ours else optimizer, VectorDataset(x))
+        for index in torch.arange(40).split(8):
+            step(index)
+        found.append([parameter.detach() for parameter in model.parameters()])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.allclose(ours, expected, atol=1e-3 * lr) if weight_decay else torch.equal(ours, expected)
+
+
 def test_validation_draws_the_same_noise_and_leaves_training_alone():
     torch.manual_seed(0)
     model = models.build("vae", architecture="mlp:4", channels=6, latent_dim=2)
@@ -273,14 +296,61 @@ def test_weights_that_diverge_do_not_replace_good_ones(tmp_path, call, monkeypat
     assert (tmp_path / "digits" / "vae").read_bytes() == before
 
 
-def test_the_table_of_a_killed_run_is_written_again(uninterrupted, tmp_path, call):
-    """Killed between the checkpoint and the CSV of an epoch."""
+def curves(folder) -> dict[tuple[str, int], float]:
+    from experiments.logs import Logs
+
+    return Logs(folder / "digits" / "vae").scalars()
+
+
+@pytest.mark.parametrize("lost", ["csv row", "csv", "second half", "all events", "flipped bit", "other run", "nothing"])
+def test_what_the_logs_of_a_killed_run_lack_is_written_again(uninterrupted, tmp_path, call, lost):
+    """Killed between the checkpoint and the logs of an epoch, or logs lost: made again from the checkpoint."""
     shutil.copytree(uninterrupted / "digits", tmp_path / "digits")
-    table = tmp_path / "digits" / "vae.csv"
-    whole = table.read_text()
-    table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
-    assert call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path, "--resume").status == 0
+    table, folder = tmp_path / "digits" / "vae.csv", tmp_path / "digits" / "tensorboard" / "vae"
+    whole, expected = table.read_text(), curves(tmp_path)
+    assert {step for _, step in expected} == {1, 2, 3}
+    (events,) = folder.iterdir()
+    content = bytearray(events.read_bytes())
+    if lost == "csv row":
+        table.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    elif lost == "csv":
+        table.unlink()
+    elif lost == "second half":
+        events.write_bytes(content[: len(content) // 2])
+    elif lost == "all events":
+        shutil.rmtree(folder)
+    elif lost == "flipped bit":
+        content[len(content) // 2] ^= 1
+        events.write_bytes(content)
+    elif lost == "other run":
+        events.unlink()
+        (tmp_path / "other").mkdir()
+        call("train.py", *FLAGS, "--seed", 1, "--epochs", 4, "--checkpoint", tmp_path / "other")
+        shutil.copytree(tmp_path / "other" / "digits" / "tensorboard", folder.parent, dirs_exist_ok=True)
+    files = len(list(folder.iterdir())) if folder.exists() else 0
+    again = call("train.py", *FLAGS, "--epochs", 3, "--checkpoint", tmp_path, "--resume")
+    assert again.status == 0 and "already trained" in again.last_line and not again.err
     assert table.read_text() == whole
+    assert curves(tmp_path) == expected
+    assert len(list(folder.iterdir())) == files + (lost not in ("csv row", "csv", "nothing"))
+
+
+def test_the_seconds_of_an_epoch_count_every_process_that_it_took(tmp_path, call, monkeypatch):
+    """Interrupted after the third step of 13 and resumed: all of them are in the row."""
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path, "--epochs", 1)
+    step, calls = loop.Step.__call__, []
+
+    def slow(self, index):
+        calls.append(time.sleep(0.05))
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, index)
+
+    monkeypatch.setattr(loop.Step, "__call__", slow)
+    assert call(*command).status == 128 + signal.SIGTERM
+    assert call(*command, "--resume").status == 0 and len(calls) == 13
+    (row,) = checkpoint.load(tmp_path / "digits" / "vae")["metrics"]
+    assert row["seconds"] >= 13 * 0.05
 
 
 def test_bf16_learns_too(tmp_path, call):
