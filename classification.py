@@ -94,6 +94,7 @@ def untrained(args: argparse.Namespace) -> Trained:
     described = data.describe(args.dataset, args.image_size, args.channels)
     sizes = {key: described[key] for key in ("architecture", "image_size", "channels")}
     flags = {key: getattr(args, key) for key in ("dataset", "data_path", "skip_corrupt", "white")}
+    flags |= data.choose_options(args.dataset, {})
     config = RunConfig(model="ae", latent_dim=args.latent_dim or described["latent_dim"], **sizes, **flags)
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     device = devices.choose(args.gpu)

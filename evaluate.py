@@ -143,6 +143,7 @@ def main() -> None:
     for trained in evaluation.all_from_args(args):
         config = trained.config
         images = (config.image_size, config.channels, config.data_path, config.white, config.skip_corrupt)
+        images += tuple(config.data_options().values())
         if images not in references:
             references[images] = Reference(args, trained)
         about = trained.summary() | references[images].summary() | {"fid_samples": args.fid_samples, "seed": args.seed}

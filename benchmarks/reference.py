@@ -69,8 +69,9 @@ class Images(Dataset):
 def draw_shape(random: np.random.Generator) -> np.ndarray:
     """A circle or a square on black, ``(32, 32, 3)`` uint8 (``data.shapes`` says which)."""
     size, x, y = random.integers(3, 9), random.integers(8, 25), random.integers(8, 25)
-    dx, dy = np.abs(np.arange(32)[None] - x), np.abs(np.arange(32)[:, None] - y)
-    inside = np.maximum(dx, dy) <= size if random.random() < 0.5 else dx**2 + dy**2 <= size**2
+    dx, dy = np.arange(32)[None] - x, np.arange(32)[:, None] - y
+    in_square = (np.minimum(dx, dy) >= 0) & (np.maximum(dx, dy) <= size)
+    inside = in_square if random.random() < 0.5 else dx**2 + dy**2 <= size**2
     return (inside[:, :, None] * random.integers(0, 256, 3)).astype(np.uint8)
 
 

@@ -1,7 +1,7 @@
 """The table of data sets. ``load`` finds one, prepares it once and gives it as tensors."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class DatasetInfo:
     network: tuple[str, int] | None = None  # its own (``models.networks``) and n; None for those of its image size
     on_disk: bool = True  # whether it is read from ``--data-path``; otherwise it is generated
     fingerprint: Callable[[Path], str | None] | None = None  # of the files at a path; None: always the same
+    options: Mapping[str, tuple] = field(default_factory=dict)  # of its own in LoadOptions: choices, the default first
 
 
 mnist_images, fashion_images = partial(mnist.load, "mnist"), partial(mnist.load, "fashion-mnist")
@@ -33,14 +34,16 @@ DATASETS = {
     "mnist": DatasetInfo("handwritten digits, 60,000 and 10,000", mnist_images, 32, (1,), 60_000, True),
     "fashion-mnist": DatasetInfo("articles of clothing, 60,000 and 10,000", fashion_images, 32, (1,), 60_000, True),
     "cifar10": DatasetInfo("ten kinds of things in colour, 50,000 and 10,000", cifar10.load, 32, (3,), 50_000, True),
-    "celeba": DatasetInfo("aligned faces, 162,770, 19,867 and 19,962", celeba.load, 64, (3,), 162_770, False),
+    "celeba": DatasetInfo("aligned faces, 162,770, 19,867 and 19,962", celeba.load, 64, (3,), 162_770, False,
+                          options={"crop": celeba.CROPS}),
     "shape": DatasetInfo("circles and squares of seven factors, rendered on the fly", shapes.load, 32, (3,), 50_000,
-                         True, network=("shape", 32), on_disk=False),
+                         True, network=("shape", 32), on_disk=False, options={"squares": shapes.SQUARES}),
     "digits": DatasetInfo("1,797 handwritten digits, no download", digits.load, 32, (1,), 1_437, True, on_disk=False),
     "folder": DatasetInfo("any directory of images", folder.load, 64, (3, 1), None, None,
                           other_sizes=range(32, 257), fingerprint=folder.fingerprint),
 }  # fmt: skip
 NETWORKS = {32: ("mnist", 128), 64: ("celeba", 512)}  # as published, by image size; "conv-96" and so on for others
+UNRECORDED = {"crop": 148, "squares": "centred"}  # options of data in checkpoints from before there was a choice
 DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
 
 
@@ -59,6 +62,24 @@ def describe(name: str, image_size: int | None = None, channels: int | None = No
     architecture, latent_dim = info.network or NETWORKS.get(image_size, (f"conv-{image_size}", 512))
     sizes = {"image_size": image_size, "channels": channels, "latent_dim": latent_dim}
     return {"name": name, "architecture": architecture, **sizes}
+
+
+def own_options(name: str) -> Mapping[str, tuple]:
+    """The choices of the options that the data set alone has, the default first; none of a name that is not known."""
+    return DATASETS[name].options if name in DATASETS else {}
+
+
+def choose_options(name: str, given: Mapping[str, object]) -> dict:
+    """The data set's own options: as given, else (None) the default. Raises UserError for another's, or no choice."""
+    for key, value in given.items():
+        own = {other: info.options[key] for other, info in DATASETS.items() if key in info.options}
+        if value is not None and name not in own:
+            raise UserError(f"--{key} {value}: only for --dataset {' or '.join(own)}, not {name}")
+        if value is not None and value not in own[name]:
+            raise UserError(f"--{key} {value}: --dataset {name} has {', '.join(map(str, own[name]))}")
+    return {
+        key: choices[0] if given.get(key) is None else given[key] for key, choices in DATASETS[name].options.items()
+    }
 
 
 def fingerprint(name: str, path: str | Path) -> str | None:
@@ -84,6 +105,7 @@ def load(
     image_size: int | None = None,
     channels: int | None = None,
     skip_corrupt: bool = False,
+    white: float | None = None,
     **options,
 ) -> Dataset:
     """A split of a data set.
@@ -94,14 +116,16 @@ def load(
         path: where the files are or are downloaded to.
         size: only the first so many images; all unless given (shape: 50,000, 10,000 and 10,000).
         image_size, channels: see ``describe``.
-        skip_corrupt, options: the rest of ``data.base.LoadOptions``.
+        skip_corrupt, white: see ``data.base.LoadOptions``.
+        options: ``crop`` of celeba, ``squares`` of shape.
 
     Raises UserError where nothing usable is there, or fewer images than ``size``.
     """
     if split not in ("train", "valid", "test"):
         raise UserError(f"split {split!r}: expected train, valid or test")
     described = describe(name, image_size, channels)
-    loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, **options)
+    loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, white)
+    loaded = replace(loaded, **choose_options(name, options))
     dataset = DATASETS[name].load(split, Path(path), loaded)
     if size is not None and size > len(dataset):
         raise UserError(f"--{split}-size {size}: the {split} set of {name} has {len(dataset)} images")

@@ -19,6 +19,8 @@ class LoadOptions:
     channels: int  # 1 (grey) or 3 (RGB)
     skip_corrupt: bool = False  # leave out files that cannot be decoded, instead of stopping
     white: float | None = None  # in images of more than 8 bits per channel; None for what ``data.decoding`` finds
+    crop: int = 148  # side of CelebA's centre crop, pixels
+    squares: str = "released"  # of shape: "released" or "centred"
 
 
 class Dataset:

@@ -1,4 +1,4 @@
-"""CelebA, aligned and cropped: centre 148x148 of 178x218, resized to 64x64."""
+"""CelebA, aligned and cropped: the centre square of 178x218, resized to 64x64."""
 
 from pathlib import Path
 
@@ -10,17 +10,19 @@ from data.download import download
 from data.folder import list_images, require_folder, split_folder
 from utils.errors import UserError
 
-CROP = 148
+# IRMAE (train.py); RaDOGAGA (center_celeba.py); WAE, the authors' code and WAE-PyTorch. The default stands first.
+CROPS = (148, 178, 140)
 IMAGES = "img_align_celeba"
 PARTITION = {"train": "0", "valid": "1", "test": "2"}
 
 
-def face(image: Image.Image, image_size: int) -> Image.Image:
-    """The centre 148x148, resized (bilinear with antialiasing). Raises ValueError for an image smaller than that."""
-    if min(image.size) < CROP:
-        raise ValueError(f"{image.width}x{image.height} pixels, expected at least {CROP}x{CROP}")
-    left, top = round((image.width - CROP) / 2), round((image.height - CROP) / 2)
-    square = image.crop((left, top, left + CROP, top + CROP))
+def face(image: Image.Image, image_size: int, crop: int) -> Image.Image:
+    """The centre square, resized (bilinear with antialiasing). Raises ValueError for an image smaller than the crop."""
+    if min(image.size) < crop:
+        advice = "give a smaller --crop, or cropped images as --dataset folder"
+        raise ValueError(f"{image.width}x{image.height} pixels, expected at least {crop}x{crop}; {advice}")
+    left, top = round((image.width - crop) / 2), round((image.height - crop) / 2)
+    square = image.crop((left, top, left + crop, top + crop))
     return square.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
@@ -30,6 +32,12 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     Found below ``path`` as torchvision, the site or a mirror lays it out, or as IRMAE did (``{train,val,test}/*``);
     otherwise torchvision downloads it.
     """
+
+    def crop(image: Image.Image, image_size: int) -> Image.Image:
+        return face(image, image_size, options.crop)
+
+    # Part of the cache's name: caches of the first crop existed before there were others.
+    crop.__name__ = "face" if options.crop == CROPS[0] else f"face-{options.crop}"
     roots = [path / "celeba", path / "CelebA", path]
     for root in roots:
         folder = split_folder(root, split)
@@ -37,7 +45,7 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
             files = list_images(folder)
             if not files:
                 raise UserError(f"{folder}: no images found: put the {split} images of CelebA there")
-            return Dataset(decode_all(folder, files, options, face, f"decoding celeba {split}")[0])
+            return Dataset(decode_all(folder, files, options, crop, f"decoding celeba {split}")[0])
     # The site has them in folders of their own, a mirror has the images in two folders of the same name.
     inner = [f"{IMAGES}/{IMAGES}", IMAGES, f"Img/{IMAGES}"]
     found = [(root, root / name) for root in roots for name in inner if (root / name).is_dir()]
@@ -55,7 +63,7 @@ def load(split: str, path: Path, options: LoadOptions) -> Dataset:
     if partition is None:
         raise UserError(f"{lists[0]}: not found (nor a .csv): CelebA's partition belongs beside the folder {IMAGES}")
     files = [folder / name for name in names_of(split, partition, folder)]
-    return Dataset(decode_all(root, files, options, face, f"decoding celeba {split}")[0])
+    return Dataset(decode_all(root, files, options, crop, f"decoding celeba {split}")[0])
 
 
 def names_of(split: str, partition: Path, folder: Path) -> list[str]:

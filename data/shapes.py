@@ -13,6 +13,7 @@ from data.base import Dataset, LoadOptions
 IMAGE_SIZE = 32
 CLASSES = ["circle", "square"]
 SIZES = {"train": 50_000, "valid": 10_000, "test": 10_000}
+SQUARES = ("released", "centred")  # the default first
 SPLIT_SEEDS = {"train": 1, "valid": 2, "test": 3}  # the splits are disjoint draws whatever the run's own seed
 
 
@@ -25,17 +26,20 @@ def draw_factors(num: int, generator: torch.Generator | None = None) -> Tensor:
     return torch.cat([square, size, centre, colour], dim=1)
 
 
-def render(factors: Tensor) -> Tensor:
+def render(factors: Tensor, squares: str = SQUARES[0]) -> Tensor:
     """Factors ``(B, 7)`` to images ``(B, 3, 32, 32)`` in [0, 1], on the device of the factors.
 
-    A pixel at whole coordinates (x, y) belongs to a circle when its distance to the centre is at most the size
-    (the radius), to a square when neither coordinate is further from the centre than the size (half the side).
+    A pixel at whole coordinates (x, y) belongs to a circle when its distance to the centre is at most the size, the
+    radius. A "released" square has its upper left corner at the centre (x, y) and its lower right one at
+    (x + size, y + size), both included, as the code released with IRMAE draws it; in a "centred" one neither
+    coordinate is further from the centre than the size, half the side.
     """
     square, size, centre_x, centre_y = (column[:, None, None] for column in factors[:, :4].unbind(1))
     axis = torch.arange(IMAGE_SIZE, device=factors.device, dtype=factors.dtype)
-    dx = (axis[None, None, :] - centre_x).abs()
-    dy = (axis[None, :, None] - centre_y).abs()
-    inside = torch.where(square > 0, torch.maximum(dx, dy) <= size, dx.square() + dy.square() <= size.square())
+    dx, dy = axis[None, None, :] - centre_x, axis[None, :, None] - centre_y
+    least = torch.zeros_like(size) if squares == "released" else -size
+    in_square = (torch.minimum(dx, dy) >= least) & (torch.maximum(dx, dy) <= size)
+    inside = torch.where(square > 0, in_square, dx.square() + dy.square() <= size.square())
     return inside[:, None] * factors[:, 4:, None, None]
 
 
@@ -44,11 +48,12 @@ class ShapeDataset(Dataset):
 
     labels: Tensor
 
-    def __init__(self, factors: Tensor):
+    def __init__(self, factors: Tensor, squares: str):
         super().__init__(factors, factors[:, 0].long(), CLASSES)
+        self.squares = squares
 
     def to_images(self, rows: Tensor) -> Tensor:
-        return render(rows)
+        return render(rows, self.squares)
 
     def order(self, generator: torch.Generator | None = None) -> Tensor:
         """The images in their own order, each with new factors: the store and the labels are overwritten in place."""
@@ -61,4 +66,4 @@ class ShapeDataset(Dataset):
 def load(split: str, path: Path, options: LoadOptions) -> ShapeDataset:
     """Shapes of a split: ``options.size`` of them, else as many as published."""
     generator = torch.Generator().manual_seed(SPLIT_SEEDS[split])
-    return ShapeDataset(draw_factors(options.size or SIZES[split], generator))
+    return ShapeDataset(draw_factors(options.size or SIZES[split], generator), options.squares)

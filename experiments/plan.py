@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import models
-from data import DATASETS, toy
+from data import DATASETS, UNRECORDED, toy
 from experiments.formats import later_options
 from experiments.run import RunConfig
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Flags, Row, Table
@@ -81,6 +81,7 @@ def configuration(run: RunConfig, epochs: int) -> dict:
     same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
     images = {"name": run.dataset, "files": run.data_fingerprint} | {key: getattr(run, key) for key in same_name}
     images |= {"path": run.data_path} if run.dataset == "folder" else {}
+    images |= {key: value for key, value in run.data_options().items() if value != UNRECORDED[key]}
     training = {key: getattr(run, key) for key in ("batch_size", "seed", "lr", "precision")}
     training |= {each.name: value for each in fields(RunConfig)
                  if each.name in ADDED and (value := getattr(run, each.name)) != each.default}  # fmt: skip

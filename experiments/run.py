@@ -35,6 +35,8 @@ class RunConfig:
     data_fingerprint: str | None = None  # changes with the files of --dataset folder; None for any other
     skip_corrupt: bool = False
     white: float | None = None  # value of white in images deeper than 8 bits; None where it is found
+    crop: int | None = None  # an option of one data set, as the next: None for any other; see data.choose_options
+    squares: str | None = None
     train_size: int | None = None  # so many images; None for all
     valid_size: int | None = None
     batch_size: int = 32
@@ -60,6 +62,7 @@ class RunConfig:
         values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
         values |= {key: described[key] for key in ("image_size", "channels")} | {"model": name, "options": options}
         values |= {"architecture": architecture, "latent_dim": args.latent_dim or latent_dim}
+        values |= data.choose_options(args.dataset, {key: values[key] for key in data.UNRECORDED})
         values |= {"data_path": str(path.resolve()), "data_fingerprint": data.fingerprint(args.dataset, path)}
         return cls(**values)
 
@@ -74,8 +77,12 @@ class RunConfig:
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
         """The split "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
         path = self.data_path or data.DEFAULT_PATH
-        images = (self.image_size, self.channels, self.skip_corrupt)
-        return data.load(self.dataset, split, path, size, *images, white=self.white)
+        images = (self.image_size, self.channels, self.skip_corrupt, self.white)
+        return data.load(self.dataset, split, path, size, *images, **self.data_options())
+
+    def data_options(self) -> dict:
+        """The options that this data set alone has, by name: ``crop`` or ``squares``."""
+        return {key: getattr(self, key) for key in data.own_options(self.dataset)}
 
     def flags(self) -> dict[str, object]:
         """The values of train.py's flags that describe this configuration, by destination."""
@@ -107,7 +114,10 @@ def read(path: str | Path) -> Checkpoint:
     record = checkpoint.load(path)
     if "format" not in record:
         record = {"weights": unwrap(record, path)}
-    config = formats.checked(RunConfig, formats.config_values(record, path), path)
+    config = formats.config_values(record, path)
+    own = data.own_options(str(config.get("dataset")))
+    defaults = {key: data.UNRECORDED[key] if "format" in record else choices[0] for key, choices in own.items()}
+    config = formats.checked(RunConfig, defaults | config, path)
     values = {each.name: record[each.name] for each in dataclasses.fields(Checkpoint) if each.name in record}
     return formats.checked(Checkpoint, values | {"config": config}, path)
 

@@ -156,7 +156,7 @@ TABLES = {
         tuple(Row(label, flags, (Cell("isometry.py"),)) for label, flags in CELEBA.items()),
         ISOMETRY,
         ("isometry", "metric_variation"),
-        published_train={"arch": "gdn", "latent_dim": 256},
+        published_train={"arch": "gdn", "latent_dim": 256, "crop": 178},
     ),
     "density": Table(
         "Estimated against true density on the toy data (RaDOGAGA, section 5.2)",

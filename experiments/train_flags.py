@@ -21,6 +21,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = cli.add_data(parser, data.DATASETS).add_argument
     add("--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)")
     add("--valid-size", type=cli.positive, metavar="N", help="validation images (default: all; shape 10000)")
+    what = "side of the centre crop of celeba, pixels (default: 148, IRMAE's; RaDOGAGA's: 178; WAE's: 140)"
+    add("--crop", type=int, choices=data.celeba.CROPS, help=what)
+    what = "squares of shape (default: released, from the centre to the lower right; centred: around the centre)"
+    add("--squares", choices=data.shapes.SQUARES, help=what)
     add = cli.add_model(parser).add_argument
     add("--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)")
     networks = f"the networks (default: those the model is published with): {cli.titles(models.ARCHS)}"
@@ -40,6 +44,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     cli.add_checkpoint(parser, default="the model's")
     given = parser.parse_given(arguments)
     preset = PRESETS[given["preset"]].flags if "preset" in given else {}
+    if given.get("dataset", preset.get("dataset")) != preset.get("dataset"):  # another than the preset's
+        preset = {key: value for key, value in preset.items() if key not in data.UNRECORDED}
     args = parser.with_defaults(preset | given)
     if args.resume:
         args = parser.with_defaults(resume_flags(args) | preset | given)

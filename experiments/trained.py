@@ -144,7 +144,8 @@ class Trained:
         config = self.config
         sizes = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")}
         about = {"model_name": self.name, "model": config.model, "config": sizes | config.options}
-        about |= {"dataset": config.dataset, "posterior": self.posterior, "trained_by": self.trained_by}
+        about |= {"dataset": config.dataset} | config.data_options()
+        about |= {"posterior": self.posterior, "trained_by": self.trained_by}
         return about | {"provenance": provenance(self.device, self.seed)}
 
 

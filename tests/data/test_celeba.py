@@ -18,21 +18,47 @@ def celeba(path, nested: bool):
     return root
 
 
+def as_torchvision(file, crop: int) -> torch.Tensor:
+    """What the released loaders make of a file."""
+    steps = (
+        torchvision.transforms.CenterCrop(crop),
+        torchvision.transforms.Resize([64, 64]),
+        torchvision.transforms.ToTensor(),
+    )
+    return torchvision.transforms.Compose(steps)(Image.open(file))
+
+
 @pytest.mark.parametrize("nested", [True, False])
 def test_celeba_as_torchvision_lays_it_out(tmp_path, nested):
     root = celeba(tmp_path, nested)
     sizes = {split: len(data.load("celeba", split, tmp_path)) for split in ("train", "valid", "test")}
     assert sizes == {"train": 3, "valid": 1, "test": 2}
-    transform = torchvision.transforms.Compose(
-        [
-            torchvision.transforms.CenterCrop(148),
-            torchvision.transforms.Resize([64, 64]),
-            torchvision.transforms.ToTensor(),
-        ]
-    )
-    expected = transform(Image.open(root / "img_align_celeba" / "003.png"))
-    ours = data.load("celeba", "valid", tmp_path)[:1][0]
-    assert torch.equal(ours, expected)
+    expected = as_torchvision(root / "img_align_celeba" / "003.png", 148)
+    assert torch.equal(data.load("celeba", "valid", tmp_path)[:1][0], expected)
+
+
+def test_every_crop_is_that_of_torchvision_and_has_a_cache_of_its_own(tmp_path):
+    root = celeba(tmp_path, True)
+    for _ in range(2):  # decoded, then from the caches
+        for crop in (148, 178, 140):
+            expected = as_torchvision(root / "img_align_celeba" / "003.png", crop)
+            assert torch.equal(data.load("celeba", "valid", tmp_path, crop=crop)[:1][0], expected)
+    assert len(list((root / ".cache").glob("*.kept.npy"))) == 3
+    with pytest.raises(UserError, match=r"--crop 150: --dataset celeba has 148, 178, 140"):
+        data.load("celeba", "valid", tmp_path, crop=150)
+    with pytest.raises(UserError, match=r"--crop 178: only for --dataset celeba, not digits"):
+        data.load("digits", "valid", crop=178)
+
+
+def test_images_that_are_cropped_already(tmp_path):
+    """As large as the crop they are only resized; a larger crop names one of them."""
+    for split in ("train", "val", "test"):
+        fill(tmp_path / split, 2, (148, 148))
+    file = sorted((tmp_path / "val").iterdir())[0]
+    assert torch.equal(data.load("celeba", "valid", tmp_path)[:1][0], as_torchvision(file, 148))
+    assert torch.equal(data.load("celeba", "valid", tmp_path, crop=140)[:1][0], as_torchvision(file, 140))
+    with pytest.raises(UserError, match=r"148x148 pixels, expected at least 178x178; give a smaller --crop"):
+        data.load("celeba", "valid", tmp_path, crop=178)
 
 
 def test_celeba_in_the_layout_of_the_released_code(tmp_path):

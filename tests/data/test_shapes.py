@@ -1,14 +1,15 @@
 """The shape data: known pixels, the factors' ranges, and what is fresh and what is fixed."""
 
+import pytest
 import torch
 
 import data
 from data.shapes import draw_factors, render
 
 
-def picture(square: int, size: int, x: int, y: int) -> torch.Tensor:
+def picture(square: int, size: int, x: int, y: int, squares: str = "centred") -> torch.Tensor:
     """One white shape as a (32, 32) mask."""
-    image = render(torch.tensor([[square, size, x, y, 1.0, 1.0, 1.0]], dtype=torch.float32))
+    image = render(torch.tensor([[square, size, x, y, 1.0, 1.0, 1.0]], dtype=torch.float32), squares)
     assert image.shape == (1, 3, 32, 32)
     return image[0, 0]
 
@@ -18,6 +19,33 @@ def test_a_square_has_its_centre_and_side():
     expected = torch.zeros(32, 32)
     expected[17:24, 7:14] = 1  # rows are y; half the side is 3 to either side of the centre
     assert torch.equal(image, expected)
+
+
+def test_a_released_square_is_drawn_from_the_centre_to_the_lower_right():
+    """As OpenCV fills a rectangle between two corners: both are in it, and what lies outside the image is left out."""
+    for size in range(3, 9):
+        for x in range(8, 25):
+            for y in (8, 13, 24):
+                expected = torch.zeros(32, 32)
+                for row in range(y, min(y + size, 31) + 1):
+                    for column in range(x, min(x + size, 31) + 1):
+                        expected[row, column] = 1
+                assert torch.equal(picture(1, size, x, y, "released"), expected)
+
+
+@pytest.mark.parametrize(("size", "pixels"), [(3, 29), (4, 49), (5, 81), (6, 113), (7, 149), (8, 197)])
+@pytest.mark.parametrize("squares", ["released", "centred"])
+def test_a_circle_has_as_many_pixels_as_the_release_draws(size, pixels, squares):
+    assert picture(0, size, 16, 16, squares).sum() == pixels  # counted in cv.circle of OpenCV 5.0
+
+
+def test_released_squares_are_the_default_and_the_factors_are_the_same():
+    released, centred = (data.load("shape", "test", size=50, squares=squares) for squares in ("released", "centred"))
+    assert torch.equal(data.load("shape", "test", size=50)[:], released[:])
+    assert torch.equal(released.store, centred.store)
+    different = (released[:] != centred[:]).flatten(1).any(1)
+    assert torch.equal(different, released.labels == 1)  # circles are the same
+    assert torch.equal(released.first(20)[:], released[:][:20])
 
 
 def test_a_circle_is_all_pixels_within_its_radius():
@@ -49,7 +77,7 @@ def test_factors_are_uniform_over_the_published_ranges():
 def test_squares_have_their_area_and_are_cut_only_at_the_far_border():
     factors = draw_factors(500, torch.Generator().manual_seed(0))
     factors = factors[factors[:, 0] == 1]
-    areas = (render(factors).amax(1) > 0).flatten(1).sum(1)
+    areas = (render(factors, "centred").amax(1) > 0).flatten(1).sum(1)
     size, centre = factors[:, 1:2].long(), factors[:, 2:4].long()
     sides = torch.clamp(centre + size, max=31) - (centre - size) + 1  # 24 + 8 is one past the last pixel
     assert torch.equal(areas, sides.prod(dim=1))

@@ -42,6 +42,9 @@ def files(tmp_path):
         (("--model", "radogaga", "--prior", "gmm", "--estimation-dropout", 1), ["--estimation-dropout", "below 1"]),
         (("--image-size", 64), ["--image-size 64", "32"]),
         (("--channels", 3), ["--channels 3"]),
+        (("--crop", 178), ["--crop 178", "only for --dataset celeba", "digits"]),
+        (("--crop", 150), ["--crop", "150", "148"]),
+        (("--squares", "centred"), ["--squares centred", "only for --dataset shape"]),
     ],
 )
 def test_train(call, files, tmp_path, flags, words):

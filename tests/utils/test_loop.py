@@ -209,7 +209,7 @@ def test_no_model_asks_the_host_for_anything(name, case, architecture, monkeypat
 
 
 def test_rendering_asks_the_host_for_nothing():
-    shapes = ShapeDataset(draw_factors(19))
+    shapes = ShapeDataset(draw_factors(19), "released")
     factors = torch.empty_like(shapes.store[:8], device="meta")
     with AwayFromTheHost():
         assert shapes.to_images(factors).is_meta
