@@ -94,6 +94,8 @@ def parse_arguments() -> argparse.Namespace:
     cli.add_results(parser.add_argument_group("files"))
     args = parser.parse_args()
     args.dataset = args.dataset or (args.data_path if Path(args.data_path).is_file() else "thyroid")
+    if args.dataset.lower() in tabular.DATASETS and not Path(args.dataset).exists():
+        args.dataset = args.dataset.lower()
     return args
 
 

@@ -26,6 +26,10 @@ from utils.errors import Diverged, UserError
 
 REPORT_EVERY = 10  # epochs between two evaluations of the test accuracy, as in the released code
 ENCODED = 500  # images encoded at a time
+CODES = {
+    "encoder": "what the encoder gives, before the linear layers of IRMAE, as in the released code",
+    "full": "the code with the linear layers, which the decoder takes",
+}
 
 
 def build_head(latent_dim: int, classes: int) -> nn.Sequential:
@@ -147,17 +151,18 @@ def train_classifier(args: argparse.Namespace) -> None:
         inputs = [train_set.store, test_set.store]
     else:
         modules, forward = [head], head
-        inputs = [trained.codes(train_set), trained.codes(test_set)]
+        encode = trained.codes if args.codes == "full" else trained.encoder_codes
+        inputs = [encode(train_set), encode(test_set)]
     train = (inputs[0][chosen].to(device), train_labels[chosen].to(device))
     result = fit(args, nn.ModuleList(modules), forward, train, (inputs[1].to(device), test_labels.to(device)))
 
-    keys = ("supervised", "seed", "epochs", "batch_size", "lr")
+    keys = ("supervised", "codes", "seed", "epochs", "batch_size", "lr")
     row = trained.summary() | {"train_size": size} | {key: getattr(args, key) for key in keys}
     path = evaluation.output_path(args, "classification", trained.name, suffix=".json")
     files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
     print(
-        f"{trained.name} on {args.dataset}, {size} labels: test accuracy {result['test_accuracy']:.4f} "
-        f"(best seen {result['best_test_accuracy']:.4f}); {path}"
+        f"{trained.name} on {args.dataset}, {args.codes} codes, {size} labels: "
+        f"test accuracy {result['test_accuracy']:.4f} (best seen {result['best_test_accuracy']:.4f}); {path}"
     )
 
 
@@ -179,6 +184,8 @@ def main() -> None:
     add("--train-size", type=cli.positive, metavar="N", help="labelled training images (default: all)")
     add("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
     add("--lr", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
+    what = "what is classified; " + cli.titles(CODES)
+    add("--codes", choices=list(CODES), default="encoder", help=what)
     add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")
     what = "train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels"
     add("--clusters", action="store_true", help=what)

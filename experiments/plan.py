@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import models
-from data import DATASETS, UNRECORDED, toy
+from data import DATASETS, UNRECORDED, choose_options, toy
 from experiments.formats import later_options
 from experiments.run import RunConfig
 from experiments.tables import FULL_EPOCHS, TABLES, Cell, Flags, Row, Table
@@ -81,7 +81,7 @@ def configuration(run: RunConfig, epochs: int) -> dict:
     same_name = ("image_size", "channels", "skip_corrupt", "white", "train_size", "valid_size")
     images = {"name": run.dataset, "files": run.data_fingerprint} | {key: getattr(run, key) for key in same_name}
     images |= {"path": run.data_path} if run.dataset == "folder" else {}
-    images |= {key: value for key, value in run.data_options().items() if value != UNRECORDED[key]}
+    images |= later_data(run.data_options())
     training = {key: getattr(run, key) for key in ("batch_size", "seed", "lr", "precision")}
     training |= {each.name: value for each in fields(RunConfig)
                  if each.name in ADDED and (value := getattr(run, each.name)) != each.default}  # fmt: skip
@@ -91,6 +91,11 @@ def configuration(run: RunConfig, epochs: int) -> dict:
         "training": training,
         "epochs": epochs,
     }
+
+
+def later_data(options: dict) -> dict:
+    """The options of the data that are not as they were before there was a choice."""
+    return {key: value for key, value in options.items() if value != UNRECORDED[key]}
 
 
 def run_of(flags: Flags) -> RunConfig:
@@ -185,5 +190,9 @@ def plan_task(args: argparse.Namespace, dataset: str | None, training: Training 
         places["data_path"] = args.data_path
     if cell.script == "density.py" and args.data_path is not None and toy.file_of(Path(args.data_path)):
         flags["data_path"] = args.data_path  # the published points instead of generated ones: other numbers
-    config = {"script": cell.script, "flags": as_flags(flags), "training": training and training.config}
+    # Of full codes are the cells from before there was a choice.
+    named = {key: value for key, value in flags.items() if (key, value) != ("codes", "full")}
+    config = {"script": cell.script, "flags": as_flags(named), "training": training and training.config}
+    if dataset is not None and training is None and (own := later_data(choose_options(dataset, {}))):
+        config["data"] = own
     return Task(hash_of(config), config, [cell.script, *as_words(places | flags)], cell.rename, features)

@@ -43,8 +43,8 @@ GAN_CELEBA = WAE_CELEBA | {
 }
 # arXiv 1910.04329, section 5.1 and the released code. There the rate is in bits per pixel:
 # λ = 0.1 is 0.1 · 64² · ln 2 here. 197 epochs are 500,000 steps.
-GDN_CELEBA = {"dataset": "celeba", "arch": "gdn", "latent_dim": 256, "batch_size": 64, "lr": 1e-4, "epochs": 197}
-GDN_CELEBA["crop"] = 178
+GDN_CELEBA = {"dataset": "celeba", "crop": 178, "arch": "gdn", "latent_dim": 256}
+GDN_CELEBA |= {"batch_size": 64, "lr": 1e-4, "epochs": 197}
 RADOGAGA = {"model": "radogaga", "h": "log", "lambda1": 283.9, "lambda2": 283.9, "noise_width": 1.0}
 BETA_VAE = {"model": "beta-vae", "lambda1": 1e5, "lambda2": 1e5}
 # train.sh: --loss2 ssim --lambda1 0.2 for RaDOGAGA, --loss1 ssim --loss2 ssim and 1e4 for β-VAE.

@@ -114,10 +114,10 @@ def read(path: str | Path) -> Checkpoint:
     record = checkpoint.load(path)
     if "format" not in record:
         record = {"weights": unwrap(record, path)}
-    config = formats.config_values(record, path)
-    own = data.own_options(str(config.get("dataset")))
+    stored = formats.config_values(record, path)
+    own = data.own_options(str(stored.get("dataset")))
     defaults = {key: data.UNRECORDED[key] if "format" in record else choices[0] for key, choices in own.items()}
-    config = formats.checked(RunConfig, defaults | config, path)
+    config = formats.checked(RunConfig, defaults | stored, path)
     values = {each.name: record[each.name] for each in dataclasses.fields(Checkpoint) if each.name in record}
     return formats.checked(Checkpoint, values | {"config": config}, path)
 

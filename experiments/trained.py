@@ -8,7 +8,7 @@ samples = run.decode(run.sample("mvg", 64))
 print(run.spectrum().rank())
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,22 +55,28 @@ class Trained:
 
     def encode(self, images: Images) -> Tensor:
         """Codes ``(N, n)``, means of distributions. Raises UserError for images of another shape, type or range."""
-        return self._encode(images, "mean")
+        return self._encode(images, self.model.encode)
 
     def sample_codes(self, images: Images) -> Tensor:
         """A draw of each image's posterior, from ``seed``; as ``encode`` where the code is not a distribution."""
-        return self._encode(images, "sample")
+        return self._encode(images, self.model.sample_codes)
 
     def codes(self, images: str | Images = "test", size: int | None = None) -> Tensor:
         """Codes ``(N, n)`` of the kind that ``posterior`` names, of a split (``size`` images of it) or of images."""
-        return self._encode(self.dataset(images, size) if isinstance(images, str) else images, self.posterior)
+        if self.posterior not in POSTERIORS:
+            raise UserError(f"posterior {self.posterior!r}: expected {' or '.join(POSTERIORS)}")
+        function = {"mean": self.model.encode, "sample": self.model.sample_codes}[self.posterior]
+        return self._encode(self.dataset(images, size) if isinstance(images, str) else images, function)
+
+    def encoder_codes(self, images: Images) -> Tensor:
+        """Codes before the linear layers of IRMAE, which its release classifies; ``codes`` of any other model."""
+        if type(self.model).encoder_codes is Autoencoder.encoder_codes:
+            return self.codes(images)
+        return self._encode(images, self.model.encoder_codes)
 
     @torch.no_grad()
-    def _encode(self, images: Images, posterior: str) -> Tensor:
-        if posterior not in POSTERIORS:
-            raise UserError(f"posterior {posterior!r}: expected {' or '.join(POSTERIORS)}")
+    def _encode(self, images: Images, function: Callable[[Tensor], Tensor]) -> Tensor:
         model, total = self.model.eval(), -(-len(images) // self.batch_size)
-        function = {"mean": model.encode, "sample": model.sample_codes}[posterior]
         batches = tqdm(self._batches(images), "encoding", total, leave=False, disable=None)
         with torch.random.fork_rng(list({each.device for each in model.parameters() if each.is_cuda})):
             torch.manual_seed(self.seed)

@@ -86,3 +86,6 @@ class IRMAE(AE):
 
     def encode(self, x: Tensor) -> Tensor:
         return full_precision(self.mlp(self.enc(x)))
+
+    def encoder_codes(self, x: Tensor) -> Tensor:
+        return full_precision(self.enc(x))

@@ -70,6 +70,10 @@ class Autoencoder(nn.Module):
         """A draw ``(B, n)`` from the posterior of each image; ``encode(x)`` where the code is no distribution."""
         return self.encode(x)
 
+    def encoder_codes(self, x: Tensor) -> Tensor:
+        """Codes ``(B, n)`` before linear layers that follow the encoder; ``encode(x)`` where there are none."""
+        return self.encode(x)
+
     def decode(self, z: Tensor) -> Tensor:
         """Codes ``(B, n)`` to images ``(B, C, H, W)``."""
         return self.dec(z)

@@ -67,7 +67,7 @@ def add_data(parser: Parser, datasets: Mapping) -> argparse._ArgumentGroup:
     """Flags that say which images. ``datasets``: the table of names, each with a title."""
     group = parser.add_argument_group("data")
     add = group.add_argument
-    add("--dataset", default="mnist", choices=list(datasets), help=titles(datasets))
+    add("--dataset", default="mnist", type=str.lower, choices=list(datasets), help=titles(datasets))
     where = "where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)"
     add("--data-path", metavar="DIR", help=where)
     add("--image-size", type=positive, metavar="PIXELS", help="for folder: 32 to 256 (default: 64)")

@@ -32,7 +32,8 @@ def test_every_table_can_be_planned_and_shares_its_trainings():
     assert by_label["l = 8"][0][1] is by_label["1x"][0][1]  # one training, one evaluation, two tables
     assert by_label["l = 8"][0][0] is not by_label["l = 8"][1][0]  # another seed is another training
     classified = {row.label: pairs for row, pairs in plan.rows["classification"]}
-    assert classified["IRMAE, l = 8"][0][0] is by_label["l = 8"][0][0]
+    for codes in ("the encoder's code", "the full code"):
+        assert classified[f"IRMAE, l = 8: {codes}"][0][0] is by_label["l = 8"][0][0]
     assert not any(group.training for group, _ in classified["supervised"])
     keys = [task.key for group in plan.groups.values() for task in group.tasks.values()]
     assert len(set(keys)) == len(keys)
@@ -56,13 +57,16 @@ def test_cells_and_checkpoints_of_earlier_versions_keep_their_keys():
     groups = planned(*tables, "--seeds", 2, "--epochs", 5).groups
     for group in groups.values():
         for task in list(group.tasks.values()):
-            if task.config["flags"].get("--models") == "dagmm-no-residual":  # no earlier version had it
-                del group.tasks[task.key]
-            elif task.config["flags"].pop("--posterior", None):  # earlier cells are of posterior means: made again
-                del group.tasks[task.key]
+            del group.tasks[task.key]
+            # Earlier cells are of posterior means, of full codes and of CelebA's crop of 148: others are made again.
+            task.config["flags"].pop("--posterior", None)
+            if group.training and task.config["training"]["data"].pop("crop", None):
+                group.name = f"{group.training.run.model}-{hash_of(task.config['training'])}"
+            later = ("--models", "dagmm-no-residual"), ("--codes", "encoder")  # no earlier version had these
+            if not any(task.config["flags"].get(flag) == value for flag, value in later):
                 task.key = hash_of(task.config)
                 group.tasks[task.key] = task
-    found = {name: sorted(group.tasks) for name, group in groups.items() if group.tasks}
+    found = {group.name: sorted(group.tasks) for group in groups.values() if group.tasks}
     assert hash_of(found) == "ea49eb3655"
 
 
@@ -78,8 +82,23 @@ def test_cells_of_a_distribution_name_the_codes_that_they_are_of():
     assert flags["vae"] == flags["beta-vae"] == ["sample"]
     assert flags["ae"] == flags["radogaga"] == flags["wae-mmd"] == [None]
     classified = [task for group in planned("classification").groups.values() for task in group.tasks.values()]
-    assert len(classified) == 16
+    assert len(classified) == 20
+    full = [task for task in classified if "full" in task.command]
+    assert len(full) == 4 and not any("--codes" in task.config["flags"] for task in full)
+    assert sum(task.config["flags"].get("--codes") == "encoder" for task in classified) == 4
     assert not any("--posterior" in task.config["flags"] for task in classified)  # posterior means, as released
+
+
+def test_keys_tell_the_images_of_a_publication_apart():
+    def images(*words: object) -> list[dict]:
+        return [group.training.config["data"] for group in planned(*words).groups.values() if group.training]
+
+    assert all(each["crop"] == 178 for each in images("isometry-celeba"))
+    assert not any("crop" in each for each in images("latent-dim"))  # 148, as cells of earlier versions
+    assert all(each["squares"] == "released" for each in images("depth", "--dataset", "shape"))
+    supervised = [task.config for group in planned("classification", "--dataset", "shape").groups.values()
+                  for task in group.tasks.values() if not group.training]  # fmt: skip
+    assert supervised and all(config["data"] == {"squares": "released"} for config in supervised)
 
 
 def test_keys_follow_the_configuration():

@@ -42,6 +42,7 @@ def files(tmp_path):
         (("--model", "radogaga", "--prior", "gmm", "--estimation-dropout", 1), ["--estimation-dropout", "below 1"]),
         (("--image-size", 64), ["--image-size 64", "32"]),
         (("--channels", 3), ["--channels 3"]),
+        (("--preset", "wae-mmd-celeba", "--crop", 140), ["--crop 140", "digits"]),
         (("--crop", 178), ["--crop 178", "only for --dataset celeba", "digits"]),
         (("--crop", 150), ["--crop", "150", "148"]),
         (("--squares", "centred"), ["--squares centred", "only for --dataset shape"]),

@@ -10,6 +10,7 @@ from PIL import Image
 
 import data
 import experiments.run
+from experiments.trained import load
 from utils import latents
 
 TASKS = ("reconstruction", "interpolation", "mvg", "gmm", "pca", "tsne")
@@ -163,6 +164,35 @@ def test_runs_of_other_settings_stay_and_the_same_run_is_replaced(trained, tmp_p
         assert call("classification.py", *base, *more).status == 0
     runs = json.loads((tmp_path / "digits" / "classification" / "ae.json").read_text())["runs"]
     assert [(run["batch_size"], run["lr"]) for run in runs] == [(5, 1e-3), (100, 1e-2), (100, 1e-3)]
+
+
+def test_the_classified_codes_are_those_before_the_linear_layers_unless_asked(trained, tmp_path, call):
+    base = ("--model-name", "irmae", "--train-size", 20, "--epochs", 2, *common(trained, tmp_path))
+    for more, word in (((), "encoder codes"), (("--codes", "full"), "full codes"), ((), "encoder codes")):
+        result = call("classification.py", *base, *more)
+        assert result.status == 0 and word in result.last_line
+    runs = json.loads((tmp_path / "digits" / "classification" / "irmae.json").read_text())["runs"]
+    assert [run["codes"] for run in runs] == ["full", "encoder"]
+    assert runs[0]["train_loss"] != runs[1]["train_loss"]
+
+    run = load(trained / "digits" / "irmae")
+    x = run.dataset("test", 10)
+    before, model = run.encoder_codes(x), run.model.cpu().double()
+    with torch.no_grad():
+        expected = model.enc(x[:].double())
+        assert torch.allclose(before.double(), expected, atol=1e-4)
+        for layer in model.mlp.hidden:
+            expected = expected @ layer.weight.T
+    model.float()
+    assert torch.allclose(run.codes(x).double(), expected, atol=1e-4) and not torch.allclose(before, run.codes(x))
+    vae = load(trained / "digits" / "vae")
+    assert torch.equal(vae.encoder_codes(x), vae.codes(x))
+
+
+def test_data_sets_are_named_in_any_case(trained, tmp_path, call):
+    flags = ("--dataset", "DIGITS", "--checkpoint", trained, "--model-name", "ae", "--save-path", tmp_path)
+    assert call("singular.py", *flags).status == 0
+    assert (tmp_path / "digits" / "singular" / "ae.json").exists()
 
 
 def test_results_of_different_models_have_different_names():
