@@ -1,6 +1,5 @@
-"""DAGMM: its features and loss against the paper's formulas, its contract, and that it finds what is strange."""
+"""DAGMM: its loss against the paper's formula (features: test_residual.py), its contract, that it finds the strange."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,19 +27,6 @@ def trained(normal, steps=300):
         optimizer.step()
     model.fit_prior(normal.split(100))
     return model.eval()
-
-
-def test_features_are_code_relative_distance_and_cosine():
-    model = DAGMM("mlp:4", 5, 2).double()
-    x = torch.rand(7, 5, dtype=torch.float64)
-    z = model.encode(x)
-    decoded = model.decode(z)
-    features = model.features(x).detach().numpy()
-    a, b = x.numpy(), decoded.detach().numpy()
-    np.testing.assert_allclose(features[:, :2], z.detach().numpy())
-    np.testing.assert_allclose(features[:, 2], np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1))
-    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    np.testing.assert_allclose(features[:, 3], cosine)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms():

@@ -178,6 +178,29 @@ def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     assert len(read_rows(tmp_path)) == 6
 
 
+def test_with_and_without_the_residual_are_two_experiments(own_file, tmp_path):
+    """As published by default. What earlier versions finished, without the setting, counts for neither."""
+    models = ["radogaga-d", "dagmm", "isolation-forest"]
+    budget = ["--runs", "1", "--epochs", "2", "--jobs", "1", "--save-path", str(tmp_path)]
+    command = [sys.executable, "anomaly.py", "--dataset", str(own_file), "--models", *models, *budget]
+    printed = []
+    for flags in ([], ["--no-residual"], ["--residual"]):
+        done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert ["3 to do" in printed[0], "2 to do" in printed[1], "0 to do" in printed[2]] == [True] * 3  # one forest
+    rows = read_rows(tmp_path)
+    for model in models[:2]:
+        with_residual, without = (row for row in rows if row["model"] == model)
+        assert (with_residual["settings"].pop("residual"), without["settings"].pop("residual")) == (True, False)
+        assert with_residual["settings"] == without["settings"]
+        assert with_residual["average_precision"] != without["average_precision"]
+    path = tmp_path / "own-csv" / "anomaly" / "runs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))  # of the option they know nothing now
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert "2 to do" in done.stdout
+
+
 def test_killed_in_the_middle_it_keeps_what_is_finished_and_leaves_no_process(own_file, tmp_path, run):
     arguments = ["--dataset", str(own_file), "--models", "one-class-svm", "--save-path", str(tmp_path)]
     command = [sys.executable, str(ROOT / "anomaly.py"), *arguments, "--runs", "2000", "--jobs", "2"]
@@ -240,6 +263,7 @@ def test_a_file_as_the_path_of_the_data_is_the_data(own_file, tmp_path, run):
         ("\n".join(f"{i * i % 7},{i * i % 11},{i % 2}" for i in range(12)), ["--components", "7"], "--components 7"),
         ("1,2,0\n3,4,1\n", ["--label", "4"], "--label 4"),
         ("1,2,0\n3,4,1\n", ["--models", "one-class-svm", "--lambda1", "3"], "--lambda1 3.0: none of the models"),
+        ("1,2,0\n3,4,1\n", ["--models", "one-class-svm", "--residual"], "--residual True: none of the models"),
     ],
 )
 def test_mistakes_end_with_status_2_and_one_line(tmp_path, run, text, flags, message):

@@ -32,13 +32,16 @@ def test_the_linear_ceiling_finds_the_density_of_generated_data():
 
 def test_the_script_writes_what_it_prints(tmp_path):
     small = ["--size", "400", "--epochs", "2", "--runs", "2", "--save-path", str(tmp_path)]
-    command = [sys.executable, "density.py", *small, "--models", "radogaga-log", "dagmm", "pca-gmm"]
+    models = ["radogaga-log", "dagmm", "dagmm-no-residual", "pca-gmm"]
+    command = [sys.executable, "density.py", *small, "--models", *models]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "toy" / "density" / "density.json").read_text())
     assert [(row["model"], row["seed"]) for row in content["runs"]] == [
-        (name, seed) for name in ("radogaga-log", "dagmm", "pca-gmm") for seed in (0, 1)
+        (name, seed) for name in models for seed in (0, 1)
     ]
+    first = {row["model"]: row["spearman"] for row in content["runs"] if row["seed"] == 0}
+    assert first["dagmm"] != first["dagmm-no-residual"]
     for name, median in content["median"].items():
         values = [row["pearson"] for row in content["runs"] if row["model"] == name]
         assert median["pearson"] == pytest.approx(np.median(values))
