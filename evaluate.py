@@ -87,10 +87,11 @@ def draw(trained: Trained, sampler: str, args: argparse.Namespace) -> Tensor | N
 
 
 def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
-    """Correlation of inner products in latent and data space, as isometry.py's first column."""
+    """Correlation of inner products in latent and data space, as isometry.py with ``--pairs uniform``."""
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
-    found = isometry.inner_products(trained.model.decode, chosen, DELTA, generator)
+    pairs = isometry.uniform_pairs(*chosen.shape, generator)
+    found = isometry.inner_products(trained.model.decode, chosen, pairs, DELTA)
     return isometry.pearson(found["latent"], found["mse-difference"])
 
 

@@ -6,6 +6,7 @@ python isometry.py --dataset celeba
 """
 
 import argparse
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +14,28 @@ import torch.nn.functional as F
 
 import data
 from experiments import evaluation
-from experiments.columns import Column
+from experiments.columns import Column, column_of
 from experiments.trained import Trained
+from models.vae import GaussianPosterior
 from utils import cli, files, isometry, latents, plots
 from utils.errors import UserError
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
+PAIRS = {
+    "released": "as RaDOGAGA's release draws them, at the first training images",
+    "uniform": "no direction preferred, at test images",
+}
+
+
+@dataclass
+class Measured:
+    """A checkpoint's row of numbers, and what its figures show."""
+
+    row: dict
+    # "latent" and the metrics of ``isometry.inner_products``, ``(P,)``; "variance" ``(n,)`` and "metric:..."
+    # ``(M, n)``, whose dimensions are sorted by variance, largest first.
+    arrays: dict[str, np.ndarray]
+    traverse: torch.Tensor  # images
 
 
 @torch.no_grad()
@@ -30,34 +47,66 @@ def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: torch.T
     return float(torch.cat(errors).double().mean())
 
 
-def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str, np.ndarray], torch.Tensor]:
-    """A checkpoint's row of numbers, the arrays behind the figure, and the images of the traverse.
+@torch.no_grad()
+def posterior_scale(trained: Trained, dataset: data.Dataset) -> torch.Tensor | None:
+    """``(n,)``: the mean over images of the posterior's standard deviation; None without a Gaussian posterior."""
+    if not isinstance(trained.model, GaussianPosterior):
+        return None
+    batches = dataset.batches(trained.batch_size, trained.device)
+    return torch.cat([torch.exp(0.5 * trained.model.posterior(x)[1]) for x in batches]).mean(dim=0).cpu()
 
-    The arrays are those of ``isometry.inner_products``, and ``variance`` ``(n,)`` and ``metric:...`` ``(M, n)``, whose
-    dimensions are sorted by variance, largest first.
-    """
+
+def inner_products(trained: Trained, kind: str, args: argparse.Namespace) -> tuple[dict[str, dict], torch.Tensor]:
+    """Those of ``--num-pairs`` pairs of a kind and, with a Gaussian posterior, of the rescaled code; the codes."""
+    generator = torch.Generator().manual_seed(args.seed)
+    if kind == "released":
+        images = trained.dataset("train").first(args.num_pairs)
+        codes, draw = trained.encode(images), isometry.released_pairs
+    else:
+        images = trained.dataset("test", args.test_size)
+        codes, draw = trained.encode(images), isometry.uniform_pairs
+        codes = codes[torch.randperm(len(codes), generator=generator)[: args.num_pairs]]
+    codes = codes.to(trained.device)
+    pairs = draw(*codes.shape, generator)
+    found = {kind: isometry.inner_products(trained.model.decode, codes, pairs, args.delta, args.batch_size)}
+    scale = posterior_scale(trained, images)
+    if scale is not None:
+        rescaled = isometry.inner_products(trained.model.decode, codes, pairs, args.delta, args.batch_size, scale)
+        found[f"{kind}_rescaled"] = rescaled
+    return found, codes
+
+
+def measure(trained: Trained, args: argparse.Namespace) -> Measured:
     dataset = trained.dataset("test", args.test_size)
     if len(dataset) < 2:
         advice = "raise --test-size or give more data"
         raise UserError(f"{len(dataset)} test image: a correlation needs at least 2; {advice}")
-    codes = trained.codes(dataset)
-    generator = torch.Generator().manual_seed(args.seed)
-    chosen = codes[torch.randperm(len(codes), generator=generator)[: args.pairs]].to(trained.device)
-    decode = trained.model.decode
-    arrays = isometry.inner_products(decode, chosen, args.delta, generator, args.batch_size)
-    correlation = {key: isometry.pearson(arrays["latent"], values) for key, values in arrays.items() if key != "latent"}
+    products, codes = {}, {}
+    for kind in PAIRS:
+        found, codes[kind] = inner_products(trained, kind, args)
+        products |= found
+    correlation = {
+        kind: {key: isometry.pearson(found["latent"], values) for key, values in found.items() if key != "latent"}
+        for kind, found in products.items()
+    }
+    numbers = {"images": len(dataset), "delta": args.delta, "seed": args.seed, "pairs": args.pairs}
+    numbers |= {f"num_pairs_{kind}": len(values) for kind, values in codes.items()}
+    numbers["mse"] = reconstruction_error(trained, dataset, trained.codes(dataset))
+    numbers["isometry"] = correlation[args.pairs]["mse-difference"]
+    for kind, values in correlation.items():
+        numbers |= {
+            f"isometry_{kind}": values["mse-difference"],
+            f"isometry_ssim_{kind}": values.get("ssim-difference"),
+        }
 
-    walked, order = latents.traverse(codes, TRAVERSED, TRAVERSED)
-    arrays["variance"] = codes.double().var(dim=0)[order].numpy()
-    along = isometry.metric_along_dimensions(decode, chosen[: args.metric_codes], args.delta, args.batch_size)
+    spread = trained.training_codes()
+    walked, order = latents.traverse(spread, TRAVERSED, TRAVERSED)
+    arrays = products[args.pairs] | {"variance": spread.double().var(dim=0)[order].numpy()}
+    chosen = codes["uniform"][: args.metric_codes]
+    along = isometry.metric_along_dimensions(trained.model.decode, chosen, args.delta, args.batch_size)
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
-
     exact = arrays["metric:mse-jacobian"]
-    numbers = {"images": len(codes), "pairs": len(chosen), "delta": args.delta, "seed": args.seed}
     numbers |= {
-        "mse": reconstruction_error(trained, dataset, codes),
-        "isometry": correlation["mse-difference"],
-        "isometry_ssim": correlation.get("ssim-difference"),
         "pearson": correlation,
         # 0 where a step has the same effect along every dimension and at every code.
         "metric_variation": float(exact.std() / exact.mean()) if exact.mean() > 0 else None,
@@ -68,19 +117,20 @@ def measure(trained: Trained, args: argparse.Namespace) -> tuple[dict, dict[str,
             for key, values in along.items()
         },
     }
-    return trained.summary() | numbers, arrays, trained.decode(walked)
+    return Measured(trained.summary() | numbers, arrays, trained.decode(walked))
 
 
-def draw(rows: list[dict], panels: list[dict[str, np.ndarray]]) -> "plots.Figure":
+def draw(models: list[Measured]) -> "plots.Figure":
     """A line for each model: inner products under each metric, the variances of the code, the decoder's metric."""
     titles = {"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}
-    metrics = [metric for metric in titles if f"{metric}-difference" in panels[0]]
+    metrics = [metric for metric in titles if f"{metric}-difference" in models[0].arrays]
     columns = len(metrics) + 2
-    figure, axes = plots.subplots(len(panels), columns, size=(3.2 * columns, 2.8 * len(panels)))
-    for line, row, arrays in zip(axes, rows, panels, strict=True):
+    figure, axes = plots.subplots(len(models), columns, size=(3.2 * columns, 2.8 * len(models)))
+    for line, measured in zip(axes, models, strict=True):
+        row, arrays = measured.row, measured.arrays
         for axis, metric in zip(line, metrics, strict=False):
             axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
-            r = row["pearson"][f"{metric}-difference"]
+            r = row["pearson"][row["pairs"]][f"{metric}-difference"]
             axis.set_title(f"{plots.plain(row['model_name'])}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
             axis.set(xlabel="inner product in latent space", ylabel=titles[metric])
             axis.ticklabel_format(style="sci", scilimits=(0, 0))
@@ -105,38 +155,44 @@ def draw(rows: list[dict], panels: list[dict[str, np.ndarray]]) -> "plots.Figure
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as a Markdown table: Pearson r by finite difference (as published) and by exact Jacobian products."""
-    metrics = list(rows[0]["pearson"])
-    header = ["model", "n", *(f"r, {key.replace('-', ', ')}" for key in metrics), "variation of the metric"]
+    """The rows as a Markdown table: Pearson r by finite differences, for each kind of pairs."""
+    columns = [f"{name}_{kind}" for name in ("isometry", "isometry_ssim") for kind in PAIRS]
+    columns[2:2] = [f"isometry_{kind}_rescaled" for kind in PAIRS]
+    columns = [*columns, "metric_variation", "mse"]
     lines = []
     for row in rows:
-        numbers = [Column("").text(value) for value in (*row["pearson"].values(), row["metric_variation"])]
-        lines.append([row["model_name"], str(len(row["variance"])), *numbers, f"{row['mse']:.5f}"])
-    return files.markdown_table([*header, "reconstruction, mse"], lines)
+        numbers = [column_of(name).text(row.get(name)) for name in columns]
+        lines.append([row["model_name"], str(len(row["variance"])), *numbers])
+    return files.markdown_table(["model", "n", *(column_of(name).title for name in columns)], lines)
 
 
 def main() -> None:
     parser = cli.Parser(__doc__.splitlines()[0])
     add = parser.add_argument_group("isometry").add_argument
-    add("--pairs", type=cli.positive, default=1000, metavar="P", help="pairs of steps, each at its own code")
+    what = "of the figure and the last line; the table has both. " + cli.titles(PAIRS)
+    add("--pairs", choices=list(PAIRS), default="released", help=what)
+    text = "pairs of steps of each kind, each at its own code; published: 1620"
+    add("--num-pairs", type=cli.positive, default=1620, metavar="P", help=text)
     add("--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code")
     add("--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which all dimensions are measured")
     evaluation.add_flags(parser, batch_size=100, several=True)
     args = parser.parse_args()
 
-    rows, panels = [], []
+    models = []
     for trained in evaluation.all_from_args(args):
-        row, arrays, images = measure(trained, args)
-        rows, panels = [*rows, row], [*panels, arrays]
+        measured = measure(trained, args)
+        models.append(measured)
         path = evaluation.output_path(args, "isometry", f"{trained.name}-traverse")
-        plots.save_grid(path, images, TRAVERSED)
-        print(f"traverse of the {len(images) // TRAVERSED} dimensions with most variance: {path}")
-    path = evaluation.save(args, "isometry", [row["model_name"] for row in rows], draw(rows, panels), rows)
+        plots.save_grid(path, measured.traverse, TRAVERSED)
+        print(f"traverse of the {len(measured.traverse) // TRAVERSED} dimensions with most variance: {path}")
+    rows = [measured.row for measured in models]
+    path = evaluation.save(args, "isometry", [row["model_name"] for row in rows], draw(models), rows)
     files.write_text(path.with_suffix(".md"), table(rows))
     print(f"figure: {path}")
     print(table(rows), end="")
     found = ", ".join(f"{row['model_name']} {Column('', '.4f').text(row['isometry'])}" for row in rows)
-    print(f"Pearson r of inner products in latent and data space ({args.dataset}, mse, δ = {args.delta:g}): {found}")
+    about = f"{args.dataset}, mse, {args.pairs} pairs, δ = {args.delta:g}"
+    print(f"Pearson r of inner products in latent and data space ({about}): {found}")
 
 
 if __name__ == "__main__":

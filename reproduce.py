@@ -109,7 +109,7 @@ def describe(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
         text, commands = "", [task.command for task in group.tasks.values()]
         if training := group.training:
             text, commands = "trained  ", [training.command]
-            if missing and (remaining := args.epochs - runner.finished_epochs(group, training)) > 0:
+            if missing and (remaining := training.run.epochs - runner.finished_epochs(group, training)) > 0:
                 kind = hash_of(training.config["model"] | training.config["data"])
                 if kind not in rates:
                     rates[kind] = epoch_seconds(training.run, args.gpu)

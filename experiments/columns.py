@@ -41,7 +41,12 @@ COLUMNS = {
 
 # Metrics of the other scripts, which the tables of reproduce.py show.
 OTHER_COLUMNS = {
-    "isometry_ssim": Column("isometry r, 1 − SSIM"),
+    "isometry_released": Column("r, released pairs"),
+    "isometry_uniform": Column("r, uniform pairs"),
+    "isometry_released_rescaled": Column("r, released, rescaled"),
+    "isometry_uniform_rescaled": Column("r, uniform, rescaled"),
+    "isometry_ssim_released": Column("r, released, 1 − SSIM"),
+    "isometry_ssim_uniform": Column("r, uniform, 1 − SSIM"),
     "metric_variation": Column("variation of the metric"),
     "pearson": Column("Pearson r", ".4f"),
     "spearman": Column("Spearman ρ", ".4f"),

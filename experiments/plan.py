@@ -133,6 +133,11 @@ def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
     return table.dataset and (args.dataset or table.dataset)
 
 
+def epochs_of(args: argparse.Namespace, table: Table) -> int:
+    """The epochs of a table's trainings."""
+    return max(1, round(table.epochs * args.epochs / FULL_EPOCHS))
+
+
 def features_of(args: argparse.Namespace, dataset: str | None) -> str:
     """The features of FID and KID: ``--features``, else those of a classifier where the data set has labels."""
     return args.features or ("classifier" if dataset and DATASETS[dataset].labels else "inception")
@@ -161,9 +166,10 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
     if row.train is None or dataset is None:
         return None
     flags = data_flags(args, dataset) | row.train | (table.published_train if dataset == table.dataset else {})
-    flags |= {"batch_size": args.batch_size, "seed": seed, "precision": args.precision, "epochs": args.epochs}
+    budget = {"batch_size": table.batch_size or args.batch_size, "epochs": epochs_of(args, table)}
+    flags |= budget | {"seed": seed, "precision": args.precision}
     run = run_of(flags)
-    config = configuration(run, args.epochs)
+    config = configuration(run, run.epochs)
     return Training(run, config, hash_of(config), ["train.py", *as_words(flags | {"gpu": args.gpu})])
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from experiments.columns import column_of
-from experiments.plan import Plan, dataset_of, features_of
+from experiments.plan import Plan, dataset_of, epochs_of, features_of
 from experiments.tables import TABLES, Row, Table
 
 SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and KID's names, by their features
@@ -114,7 +114,8 @@ def collect(
             missing = [(group.name, task.key) for group, task in pairs if task.key not in cells]
             reasons = [failures.get(key) or failures.get(group) or "not run" for group, key in missing]
             lines.append(Line(row, found, reasons))
-        budget = {key: getattr(args, key) for key in ("epochs", "precision", "fid_samples")}
+        budget = {key: getattr(args, key) for key in ("precision", "fid_samples")}
+        budget |= {"epochs": epochs_of(args, TABLES[name])}
         budget |= {"seeds": list(range(args.seed, args.seed + args.seeds)), "command": commands[name]}
         suffix = SUFFIXES[features_of(args, dataset)] if dataset else ""
         results[name] = Result(TABLES[name], dataset, suffix, lines, budget)

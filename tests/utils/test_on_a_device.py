@@ -146,7 +146,7 @@ OF_A_CHECKPOINT = [
     *(("generation.py", "--task", task, "-X", 3, "-Y", 3) for task in ("gmm", "pca", "traverse", "tsne")),
     ("singular.py",),
     ("classification.py", "--train-size", 50, "--epochs", 1),
-    ("isometry.py", "--pairs", 20, "--metric-codes", 1),
+    ("isometry.py", "--num-pairs", 20, "--metric-codes", 1),
     ("evaluate.py", "--features", "classifier", "--fid-samples", 50),
 ]
 
