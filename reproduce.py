@@ -23,7 +23,8 @@ from experiments.plan import Plan, as_words, hash_of, make_plan
 from experiments.results import collect, read_cells
 from experiments.run import RunConfig
 from experiments.runner import Runner
-from experiments.tables import FULL_EPOCHS, TABLES
+from experiments.table_types import FULL_EPOCHS
+from experiments.tables import TABLES
 from utils import cli, devices, loop
 from utils.errors import UserError
 

@@ -11,7 +11,8 @@ import models
 from data import DATASETS, UNRECORDED, choose_options, toy
 from experiments.formats import later_options
 from experiments.run import RunConfig
-from experiments.tables import FULL_EPOCHS, TABLES, Cell, Flags, Row, Table
+from experiments.table_types import FULL_EPOCHS, Cell, Flags, Row, Table
+from experiments.tables import TABLES
 from utils.errors import UserError
 
 ADDED = ("order",)  # fields of RunConfig that earlier cells do not name: only where they differ from the default
@@ -133,11 +134,6 @@ def dataset_of(args: argparse.Namespace, table: Table) -> str | None:
     return table.dataset and (args.dataset or table.dataset)
 
 
-def epochs_of(args: argparse.Namespace, table: Table) -> int:
-    """The epochs of a table's trainings."""
-    return max(1, round(table.epochs * args.epochs / FULL_EPOCHS))
-
-
 def features_of(args: argparse.Namespace, dataset: str | None) -> str:
     """The features of FID and KID: ``--features``, else those of a classifier where the data set has labels."""
     return args.features or ("classifier" if dataset and DATASETS[dataset].labels else "inception")
@@ -166,7 +162,7 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
     if row.train is None or dataset is None:
         return None
     flags = data_flags(args, dataset) | row.train | (table.published_train if dataset == table.dataset else {})
-    budget = {"batch_size": table.batch_size or args.batch_size, "epochs": epochs_of(args, table)}
+    budget = {"batch_size": table.batch_size or args.batch_size, "epochs": table.epochs_at(args.epochs)}
     flags |= budget | {"seed": seed, "precision": args.precision}
     run = run_of(flags)
     config = configuration(run, run.epochs)

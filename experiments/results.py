@@ -8,8 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from experiments.columns import column_of
-from experiments.plan import Plan, dataset_of, epochs_of, features_of
-from experiments.tables import TABLES, Row, Table
+from experiments.plan import Plan, dataset_of, features_of
+from experiments.table_types import Row, Table
+from experiments.tables import TABLES
 
 SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and KID's names, by their features
 
@@ -115,7 +116,7 @@ def collect(
             reasons = [failures.get(key) or failures.get(group) or "not run" for group, key in missing]
             lines.append(Line(row, found, reasons))
         budget = {key: getattr(args, key) for key in ("precision", "fid_samples")}
-        budget |= {"epochs": epochs_of(args, TABLES[name])}
+        budget |= {"epochs": TABLES[name].epochs_at(args.epochs)}
         budget |= {"seeds": list(range(args.seed, args.seed + args.seeds)), "command": commands[name]}
         suffix = SUFFIXES[features_of(args, dataset)] if dataset else ""
         results[name] = Result(TABLES[name], dataset, suffix, lines, budget)

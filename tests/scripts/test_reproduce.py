@@ -24,7 +24,8 @@ from experiments import fid_features as features
 from experiments import runner
 from experiments.plan import make_plan
 from experiments.results import read_cell
-from experiments.tables import TABLES, Cell, Row, Table
+from experiments.table_types import Cell, Row, Table
+from experiments.tables import TABLES
 from experiments.trained import load
 
 # Stand-ins that take seconds off, not behaviour: a training of several saved epochs that can be resumed, and an
