@@ -6,12 +6,15 @@ python singular.py -n 128
 """
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from experiments import evaluation
 from experiments.trained import Trained
 from utils import cli, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
+MIN_PREDICTED, MAX_PREDICTED = 50, 10_000  # images from whose codes the factors are predicted: the first ones
 
 
 def measure(trained: Trained, size: int | None, threshold: float) -> dict:
@@ -25,7 +28,22 @@ def measure(trained: Trained, size: int | None, threshold: float) -> dict:
         for kind, encode in (("sample", trained.sample_codes), ("mean", trained.encode)):
             found = latents.spectrum(encode(dataset))
             row[f"{kind}s"] = {"rank": found.rank(threshold), "effective_rank": found.effective_rank()}
+    if len(dataset) >= MIN_PREDICTED and (factors := dataset.first(MAX_PREDICTED).factors()):
+        row["factors"] = explained(trained.codes(dataset.first(MAX_PREDICTED)), factors, trained.seed)
     return row
+
+
+def explained(codes: Tensor, factors: dict[str, Tensor], seed: int) -> dict[str, float]:
+    """R² of each factor, predicted from the codes of other images; of one with two values also the accuracy."""
+    from sklearn.metrics import r2_score
+
+    values = torch.stack(list(factors.values()), dim=1).double().numpy()
+    predicted = latents.predict(codes, values, seed)
+    found = dict(zip(factors, r2_score(values, predicted, multioutput="raw_values").tolist(), strict=True))
+    for name, own, guess in zip(factors, values.T, predicted.T, strict=True):
+        if set(own) == {0.0, 1.0}:
+            found[f"{name}, accuracy"] = float(((guess > 0.5) == own).mean())
+    return found
 
 
 def report(row: dict) -> str:
@@ -36,7 +54,10 @@ def report(row: dict) -> str:
         line += f" of {row['posterior']}s"
         other = "means" if row["posterior"] == "sample" else "samples"
         line += f"; of {other} {row[other]['rank']} and {row[other]['effective_rank']:.2f}"
-    return f"{line} ({row['images']:,} test images of {row['dataset']})"
+    line += f" ({row['images']:,} test images of {row['dataset']})"
+    if "factors" in row:
+        line += "\n  R² of the factors from the codes: " + ", ".join(f"{k} {v:.2f}" for k, v in row["factors"].items())
+    return line
 
 
 def main() -> None:

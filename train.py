@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 import data
-from experiments import train_flags
+from experiments import samples, train_flags
 from experiments.logs import Logs
 from experiments.run import Checkpoint, Run, RunConfig, read
 from models.base import Autoencoder
@@ -117,7 +117,10 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
             save_and_exit(run, totals, signals.poll())
         row = finish_epoch(run, totals, valid_losses)
         if distributed.rank() == 0:
-            logs.add(state.metrics, {"reconstruction": reconstructions(run, valid_set)})
+            shown = reconstructions(run, valid_set)
+            logs.add(state.metrics, {"reconstruction": shown})
+            if config.samples_every and row["epoch"] % config.samples_every == 0:
+                samples.write(run, step.dataset, shown)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
             f"{name}: epoch {row['epoch']}/{config.epochs}  loss {row['train_loss']:.5f}  "

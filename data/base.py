@@ -43,6 +43,10 @@ class Dataset:
         """Rows of the store ``(B, ...)`` as float images ``(B, C, H, W)`` in [0, 1]; may be part of a CUDA graph."""
         return rows.float().div_(255)
 
+    def factors(self) -> dict[str, Tensor]:
+        """What the images were made of, each ``(N,)`` by its name; nothing where that is not known."""
+        return {}
+
     def order(self, generator: torch.Generator | None = None) -> Tensor:
         """The indices ``(N,)`` of one training pass, drawn on the CPU, hence the same for every device."""
         return torch.randperm(len(self), generator=generator)

@@ -55,6 +55,13 @@ class ShapeDataset(Dataset):
     def to_images(self, rows: Tensor) -> Tensor:
         return render(rows, self.squares)
 
+    def factors(self) -> dict[str, Tensor]:
+        """The seven, and two contrasts of the colours: a code of brightness alone says little of them."""
+        square, size, x, y, red, green, blue = self.store.unbind(1)
+        colours = {"red": red, "green": green, "blue": blue}
+        contrasts = {"red - green": red - green, "red + green - 2 blue": red + green - 2 * blue}
+        return {"x": x, "y": y, "size": size, **colours, **contrasts, "circle or square": square}
+
     def order(self, generator: torch.Generator | None = None) -> Tensor:
         """The images in their own order, each with new factors: the store and the labels are overwritten in place."""
         factors = draw_factors(len(self), generator)

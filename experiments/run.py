@@ -47,6 +47,7 @@ class RunConfig:
     precision: str = "fp32"
     epochs: int = DEFAULT_EPOCHS  # where the training ends
     eager: bool = False
+    samples_every: int = 0  # epochs between pictures of samples; 0 for none
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "RunConfig":

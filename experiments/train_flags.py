@@ -10,7 +10,8 @@ from experiments.presets import PRESETS
 from utils import checkpoint, cli, devices
 from utils.errors import UserError
 
-MAY_CHANGE = ("lr", "precision", "epochs", "eager", "data_path", "data_fingerprint", "skip_corrupt")  # of a run
+MAY_CHANGE = ("lr", "precision", "epochs", "eager", "samples_every", "data_path", "data_fingerprint",
+              "skip_corrupt")  # of a run  # fmt: skip
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -39,6 +40,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--weight-decay", type=cli.non_negative_float, default=0.0, metavar="W", help=decay)
     add("--precision", choices=list(devices.PRECISIONS), default="fp32", help=cli.titles(devices.PRECISIONS))
     add("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
+    what = "write samples (of the prior, or a Gaussian fitted to the codes) and reconstructions beside the checkpoint "
+    add("--samples-every", type=cli.natural, default=0, metavar="N", help=what + "every N epochs; 0: never")
     resume = "go on where the checkpoint of this name stopped, with its flags where none are given"
     add("--resume", action="store_true", help=resume)
     cli.add_checkpoint(parser, default="the model's")

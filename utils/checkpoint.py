@@ -112,7 +112,7 @@ def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def archive_previous_run(path: Path) -> Path | None:
-    """Move an earlier run's checkpoint and CSV into ``previous/`` beside them, so that no run is ever overwritten."""
+    """Move an earlier run's checkpoint, CSV and samples into ``previous/``, so that no run is ever overwritten."""
     if not path.exists():
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
@@ -121,7 +121,7 @@ def archive_previous_run(path: Path) -> Path | None:
     names = (f"{path.name}-{stamp}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
     target = next(folder / name for name in names if not (folder / name).exists())
     path.rename(target)
-    log = path.with_name(path.name + ".csv")
-    if log.exists():
-        log.rename(target.with_name(target.name + ".csv"))
+    for ending in (".csv", ".samples"):
+        if (beside := path.with_name(path.name + ending)).exists():
+            beside.rename(target.with_name(target.name + ending))
     return target

@@ -100,6 +100,23 @@ def require_variation(codes: Tensor) -> None:
         raise UserError(f"all {len(codes)} codes are the same: {why}")
 
 
+def predict(codes: Tensor, values: np.ndarray, seed: int) -> np.ndarray:
+    """``(N, K)`` predictions of values ``(N, K)`` from the codes ``(N, n)`` of other samples: 5-fold cross-validation.
+
+    Ridge regression on 500 random features of the radial basis function kernel exp(−|z − z'|² / n), of codes that are
+    scaled to a variance of 1.
+    """
+    from sklearn.kernel_approximation import Nystroem
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features = Nystroem(n_components=min(500, len(codes) // 2), random_state=seed)
+    regression = make_pipeline(StandardScaler(), features, Ridge(1e-2))
+    return cross_val_predict(regression, codes.double().numpy(), values, cv=KFold(5, shuffle=True, random_state=seed))
+
+
 def traverse(codes: Tensor, dimensions: int, steps: int, reach: float = 2.0) -> tuple[Tensor, Tensor]:
     """Straight walks through the mean of codes ``(N, n)``, along each of the dimensions with most variance.
 

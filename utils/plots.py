@@ -31,10 +31,15 @@ def image_grid(images: Tensor, columns: int) -> Tensor:
 
 def save_grid(path: Path, images: Tensor, columns: int) -> None:
     """Write ``image_grid`` as PNG."""
+    save_picture(path, image_grid(images, columns))
+
+
+def save_picture(path: Path, picture: Tensor) -> None:
+    """Write ``(3, H, W)`` in [0, 1] as PNG."""
     from torchvision.utils import save_image
 
     with replacing(path) as temporary:
-        save_image(image_grid(images, columns), temporary, format="png")
+        save_image(picture, temporary, format="png")
 
 
 def side_by_side(inputs: Tensor, outputs: Tensor) -> Tensor:

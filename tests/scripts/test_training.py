@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from conftest import assert_refused, run_script, start_script
+from PIL import Image
 
 import models
 from data.table import VectorDataset
@@ -372,3 +373,30 @@ def test_only_a_processor_without_bf16_emulates_it(monkeypatch):
         assert devices.emulated("bf16", torch.device("cpu")) is not able
         assert not devices.emulated("fp32", torch.device("cpu"))
         assert not devices.emulated("bf16", torch.device("cuda"))
+
+
+def test_samples_are_written_beside_the_checkpoint_and_change_nothing(uninterrupted, tmp_path, call):
+    """Of a prior and of a fitted Gaussian: the same weights to the last bit; kept with the run, and with --resume."""
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path)
+    assert call(*command, "--epochs", 2, "--samples-every", 1).status == 0
+    folder = tmp_path / "digits" / "vae.samples"
+    names = [f"epoch-{epoch:04}{what}.png" for epoch in (1, 2, 3) for what in ("-reconstruction", "")]
+    assert sorted(file.name for file in folder.iterdir()) == names[:4]
+    assert call(*command, "--epochs", 3, "--resume").status == 0  # which takes --samples-every from the checkpoint
+    assert sorted(file.name for file in folder.iterdir()) == names
+    assert same(weights(tmp_path), weights(uninterrupted))
+    assert (folder / names[1]).read_bytes() != (folder / names[5]).read_bytes()
+    with Image.open(folder / names[1]) as grid, Image.open(folder / names[0]) as pairs:
+        assert grid.size == (8 * 66 + 2, 8 * 66 + 2) and pairs.size[0] == 16 * 66 + 2
+
+    assert call(*command, "--epochs", 1).status == 0
+    assert not folder.exists()
+    (kept,) = (tmp_path / "digits" / "previous").glob("*.samples")
+    assert sorted(file.name for file in kept.iterdir()) == names
+    assert kept.with_suffix("").is_file()
+
+    plain = (*[word for word in FLAGS if word != "--vae"], "-l", 1, "--epochs", 1)
+    for folder, more in (("with", ("--samples-every", 1)), ("without", ())):
+        assert call("train.py", *plain, "--checkpoint", tmp_path / folder, *more).status == 0
+    assert same(weights(tmp_path / "with", "irmae"), weights(tmp_path / "without", "irmae"))
+    assert (tmp_path / "with" / "digits" / "irmae.samples" / "epoch-0001.png").exists()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import singular
 from utils import latents, plots
 from utils.errors import UserError
 
@@ -92,3 +93,17 @@ def test_a_traverse_walks_along_the_dimensions_with_most_variance():
     assert torch.equal(first[:, [0, 2]], codes.mean(0)[[0, 2]].float().expand(5, 2)), "one dimension moves at a time"
     assert second[4, 2] - second[0, 2] == pytest.approx(8, rel=0.05)
     assert len(latents.traverse(codes, 10, 5)[0]) == 15, "no more rows than dimensions"
+
+
+def test_factors_are_predicted_from_the_codes_of_other_samples():
+    """A curved code of two factors, a third that it says nothing of, and one with two values."""
+    generator = torch.Generator().manual_seed(0)
+    a, b, c = torch.rand(3, 2000, generator=generator)
+    codes = torch.stack([torch.sin(3 * a) + b, torch.cos(3 * a), b * a, 5 * b.square()], dim=1)
+    factors = {"a": a, "b": b, "c": c, "half": (a > 0.5).float()}
+    found = singular.explained(codes, factors, 0)
+    assert list(found) == ["a", "b", "c", "half", "half, accuracy"]
+    assert found["a"] > 0.99 and found["b"] > 0.99
+    assert -0.5 < found["c"] < 0.02  # not its own value, which 500 features would have fitted
+    assert found["half, accuracy"] > 0.95 and found["half"] > 0.8
+    assert found == singular.explained(codes, factors, 0)

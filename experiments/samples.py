@@ -1,0 +1,32 @@
+"""Pictures of what a model has learned so far, written beside its checkpoint while it trains (``--samples-every``)."""
+
+import torch
+from torch import Tensor
+
+import data
+from experiments.run import Run
+from experiments.trained import Trained
+from models.base import Autoencoder
+from utils import plots
+
+NUM, COLUMNS = 64, 8  # samples of a grid
+
+
+def write(run: Run, train_set: data.Dataset, reconstruction: Tensor) -> None:
+    """``<model-name>.samples/epoch-0010.png`` and, of ``(3, H, W)``, ``epoch-0010-reconstruction.png``.
+
+    Samples of the model's own prior or, where it has none, of a Gaussian fitted to the codes of training images. The
+    seed is the run's, so that the pictures of all epochs are of the same noise; the training's random state, weights
+    and running statistics stay as they are.
+    """
+    config = run.state.config
+    trained = Trained(run.path.name, run.path, run.model, config, run.device, seed=config.seed)
+    trained._datasets["train", None] = train_set
+    model = run.model.eval()
+    has_prior = model.pz_scale is not None or type(model).sample_prior is not Autoencoder.sample_prior
+    with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        samples = trained.decode(trained.sample("prior" if has_prior else "mvg", NUM, config.seed))
+    start = run.path.with_name(f"{run.path.name}.samples") / f"epoch-{run.state.epoch:04}"
+    plots.save_grid(start.with_name(f"{start.name}.png"), samples, COLUMNS)
+    plots.save_picture(start.with_name(f"{start.name}-reconstruction.png"), reconstruction)
