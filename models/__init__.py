@@ -8,8 +8,10 @@ from models.ae import AE, IRMAE
 from models.base import Autoencoder
 from models.dagmm import DAGMM
 from models.infocat_vae import CatVAE, InfoCatVAE
+from models.lorae import LoRAE
 from models.radogaga import RaDOGAGA
 from models.rae import RAE
+from models.rrae import RRAE
 from models.vae import VAE, BetaTCVAE, BetaVAE
 from models.wae import WAEGAN, WAEMMD
 from utils.errors import UserError
@@ -18,6 +20,8 @@ from utils.flags import Flag
 MODELS: dict[str, type[Autoencoder]] = {
     "ae": AE,
     "irmae": IRMAE,
+    "lorae": LoRAE,
+    "rrae": RRAE,
     "vae": VAE,
     "wae-mmd": WAEMMD,
     "wae-gan": WAEGAN,
