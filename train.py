@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 import data
@@ -73,7 +74,8 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     model.train_size = len(train_set)
     if not config.eager:
         devices.prepare(model, device)
-    optimizer = loop.make_optimizer(model, config.lr, config.weight_decay)
+    scheduled = config.lr_schedule != "constant"
+    optimizer = loop.make_optimizer(model, config.lr, config.weight_decay, scheduled)
     run = Run(path, state, model, optimizer, device)
     if resuming:
         run.restore()
@@ -109,6 +111,7 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
     """The remaining epochs: train, validate, save, and show the losses."""
     state, config, name, signals = run.state, run.state.config, run.path.name, Interrupt()
     logs = Logs(run.path)
+    scheduler = LambdaLR(run.optimizer, run.lr_factor, last_epoch=state.epoch - 1)
     while state.epoch < config.epochs:
         run.started = time.monotonic()
         totals = train_epoch(run, step, signals)
@@ -116,6 +119,7 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
         if valid_losses is None:
             save_and_exit(run, totals, signals.poll())
         row = finish_epoch(run, totals, valid_losses)
+        scheduler.step()
         if distributed.rank() == 0:
             shown = reconstructions(run, valid_set)
             logs.add(state.metrics, {"reconstruction": shown})
@@ -173,7 +177,8 @@ def hidden() -> bool | None:
 def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> dict:
     """The epoch's row of metrics, into the checkpoint."""
     state = run.state
-    row = {"epoch": state.epoch + 1, "lr": state.config.lr, "seconds": round(run.seconds(), 3)}
+    lr = state.config.lr * run.lr_factor(state.epoch)
+    row = {"epoch": state.epoch + 1, "lr": lr, "seconds": round(run.seconds(), 3)}
     row |= {f"train_{key}": value for key, value in totals.means().items()}
     row |= {f"valid_{key}": value for key, value in valid_losses.items()}
     run.check_finite(row)

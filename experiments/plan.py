@@ -15,7 +15,10 @@ from experiments.table_types import FULL_EPOCHS, Cell, Flags, Row, Table
 from experiments.tables import TABLES
 from utils.errors import UserError
 
-ADDED = ("order",)  # fields of RunConfig that earlier cells do not name: only where they differ from the default
+ADDED = (
+    "order",
+    "lr_schedule",
+)  # fields of RunConfig that earlier cells do not name: only where they differ from the default
 DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
 
 

@@ -14,7 +14,7 @@ import models
 from experiments import formats
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
-from utils import checkpoint, devices, distributed, loop
+from utils import checkpoint, devices, distributed, loop, schedules
 from utils.errors import Diverged
 
 DEFAULT_EPOCHS = 100  # as published
@@ -44,6 +44,7 @@ class RunConfig:
     seed: int = 0
     lr: float = 1e-4
     weight_decay: float = 0.0  # decoupled; 0: Adam
+    lr_schedule: str = "constant"  # a key of utils.schedules.SCHEDULES
     precision: str = "fp32"
     epochs: int = DEFAULT_EPOCHS  # where the training ends
     eager: bool = False
@@ -138,12 +139,18 @@ class Run:
         """Of the epoch under way, in all the processes that it took."""
         return self.state.seconds + time.monotonic() - self.started
 
+    def lr_factor(self, epoch: int) -> float:
+        """What multiplies every learning rate in an epoch, from 0, once those before it are finished."""
+        losses = [row["valid_loss"] for row in self.state.metrics]
+        return schedules.factor(self.state.config.lr_schedule, epoch, self.state.config.epochs, losses)
+
     def restore(self) -> None:
         """Weights, optimiser and random state from the checkpoint; the learning rate stays the command line's."""
         optimizer, random = self.state.optimizer, self.state.random
         assert optimizer is not None and random is not None  # train_flags.check_resumable
         # "capturable" belongs to the device: a run may go on where there is a GPU, or none.
-        own = [{key: group[key] for key in ("lr", "capturable")} for group in self.optimizer.param_groups]
+        keys = ("lr", "initial_lr", "capturable")
+        own = [{key: group[key] for key in keys if key in group} for group in self.optimizer.param_groups]
         checkpoint.require_finite(self.state.weights, self.path)
         self.model.load_state_dict(self.state.weights)
         self.optimizer.load_state_dict(optimizer)

@@ -9,8 +9,9 @@ from experiments import run
 from experiments.presets import PRESETS
 from utils import checkpoint, cli, devices
 from utils.errors import UserError
+from utils.schedules import SCHEDULES
 
-MAY_CHANGE = ("lr", "precision", "epochs", "eager", "samples_every", "data_path", "data_fingerprint",
+MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "data_path", "data_fingerprint",
               "skip_corrupt")  # of a run  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
     decay = "decoupled weight decay (AdamW) of all parameters, per step times the learning rate; 0: Adam"
     add("--weight-decay", type=cli.non_negative_float, default=0.0, metavar="W", help=decay)
+    add("--lr-schedule", choices=list(SCHEDULES), default="constant", help=cli.titles(SCHEDULES))
     add("--precision", choices=list(devices.PRECISIONS), default="fp32", help=cli.titles(devices.PRECISIONS))
     add("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
     what = "write samples (of the prior, or a Gaussian fitted to the codes) and reconstructions beside the checkpoint "

@@ -51,14 +51,24 @@ def pack(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack([value.detach().double() for value in losses.values()])
 
 
-def make_optimizer(model: Model, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: Model, learning_rate: float, weight_decay: float = 0.0, scheduled: bool = False
+) -> torch.optim.Optimizer:
     """AdamW over the model's parameter groups: without weight decay it is Adam, to the bit; fused, in one kernel.
 
-    ``weight_decay``: decoupled, of all parameters (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
+    Args:
+        weight_decay: decoupled, of all parameters (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
+        scheduled: the rates are tensors on a device that has graphs: a replay reads those anew, and would keep a
+            number. "initial_lr" is what a ``LambdaLR`` multiplies.
     """
     groups = model.parameter_groups(learning_rate)
     # Capturable: its count of steps lives on the device, where a CUDA graph can raise it.
     capturable = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+        device = group["params"][0].device
+        if scheduled and device.type != "cpu":
+            group["lr"] = torch.tensor(group["lr"]).to(device)
     return torch.optim.AdamW(groups, learning_rate, weight_decay=weight_decay, fused=True, capturable=capturable)
 
 

@@ -94,6 +94,17 @@ def test_a_replayed_step_is_the_eager_one(name, gpu):
         assert torch.equal(eager, replayed)
 
 
+def test_a_replayed_step_takes_the_rate_of_its_epoch(gpu, call, tmp_path):
+    flags = (*DIGITS, "--model", "wae-gan", "--arch", "mlp", "-n", 4, "--epochs", 3, "--batch-size", 300)
+    flags = (*flags, "--lr", 1e-2, "--lr-schedule", "smooth")
+    gpu("train.py", *flags, "--checkpoint", tmp_path / "device")
+    assert call("train.py", *flags, "--checkpoint", tmp_path / "cpu").status == 0
+    there, here = (checkpoint.load(tmp_path / place / "digits" / "wae-gan") for place in ("device", "cpu"))
+    assert [row["lr"] for row in there["metrics"]] == [row["lr"] for row in here["metrics"]]
+    for key, value in here["weights"].items():
+        torch.testing.assert_close(there["weights"][key], value, rtol=1e-3, atol=2e-4)
+
+
 def test_a_graph_does_not_count_in_python(gpu):
     """The pretended graph is as strict as a real one."""
     steps, x = itertools.count(), torch.zeros(2, device=pretend.NAME)
