@@ -15,10 +15,7 @@ from experiments.table_types import FULL_EPOCHS, Cell, Flags, Row, Table
 from experiments.tables import TABLES
 from utils.errors import UserError
 
-ADDED = (
-    "order",
-    "lr_schedule",
-)  # fields of RunConfig that earlier cells do not name: only where they differ from the default
+ADDED = ("order", "lr_schedule", "weight_decay")  # of RunConfig: in the hash where they are not the default
 DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
 
 
@@ -164,9 +161,11 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
     dataset = dataset_of(args, table)
     if row.train is None or dataset is None:
         return None
-    flags = data_flags(args, dataset) | row.train | (table.published_train if dataset == table.dataset else {})
-    budget = {"batch_size": table.batch_size or args.batch_size, "epochs": table.epochs_at(args.epochs)}
-    flags |= budget | {"seed": seed, "precision": args.precision}
+    own = row.train | (table.published_train if dataset == table.dataset else {})
+    # At the full budget a row of another publication has that one's epochs.
+    epochs = max(1, round(table.epochs_at(args.epochs) * own.get("epochs", FULL_EPOCHS) / FULL_EPOCHS))
+    flags = data_flags(args, dataset) | {"batch_size": table.batch_size or args.batch_size} | own
+    flags |= {"seed": seed, "precision": args.precision, "epochs": epochs}
     run = run_of(flags)
     config = configuration(run, run.epochs)
     return Training(run, config, hash_of(config), ["train.py", *as_words(flags | {"gpu": args.gpu})])

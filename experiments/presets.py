@@ -13,34 +13,31 @@ class Preset(NamedTuple):
     flags: dict[str, object]
 
 
+CELEBA = {"dataset": "celeba", "crop": 140}  # of both WAE codes and of RAE
 # arXiv 1711.01558, section 4 and the released code. The cost is 0.05 times the squared error; on images in [-1, 1],
-# which the code uses for CelebA, that is 0.2 times the one on images in [0, 1]. Rates, epochs and σ_z² = 2 are the
-# text's (appendix); the code's last configuration has σ_z = 1, 100 epochs and a rate between those of the two models.
-WAE = {"arch": "wae", "noise": "add_noise", "e_pretrain": 200, "batch_size": 100}
-MMD_MNIST = WAE | {
-    "dataset": "mnist",
-    "latent_dim": 8,
-    "epochs": 100,
-    "model": "wae-mmd",
-    "mmd_weight": 10.0,
-    "lr": 1e-3,
-}
-WAE_CELEBA = WAE | {
-    "dataset": "celeba",
-    "latent_dim": 64,
-    "pz_scale": 2**0.5,
-    "cost_scale": 0.2,
-    "epochs": 55,
-    "crop": 140,
-}
+# which the code uses for CelebA, that is 0.2 times the one on images in [0, 1]. Rates, their schedule, epochs and
+# σ_z² = 2 are the text's (appendix); the code's last configuration has σ_z = 1, 50 epochs, one rate for both models.
+WAE = {"arch": "wae", "noise": "add_noise", "e_pretrain": 200, "batch_size": 100, "lr_schedule": "wae"}
+MMD_MNIST = WAE | {"model": "wae-mmd", "dataset": "mnist", "latent_dim": 8, "epochs": 100}
+MMD_MNIST |= {"mmd_weight": 10.0, "lr": 1e-3}
+WAE_CELEBA = WAE | {"latent_dim": 64, "pz_scale": 2**0.5, "cost_scale": 0.2, "epochs": 55}
 MMD_CELEBA = WAE_CELEBA | {"model": "wae-mmd", "mmd_weight": 100.0, "lr": 1e-3}
-GAN_CELEBA = WAE_CELEBA | {
-    "model": "wae-gan",
-    "gan_weight": 1.0,
-    "prior_offset": True,
-    "adversary_lr": 1e-3,
-    "lr": 3e-4,
-}
+GAN_CELEBA = WAE_CELEBA | {"model": "wae-gan", "gan_weight": 1.0, "prior_offset": True}
+GAN_CELEBA |= {"adversary_lr": 1e-3, "lr": 3e-4}
+# telin0411/WAE-PyTorch, README: λ = 10, σ_z = 1, 55 epochs, a rate of 3e-4, three times that for the discriminator. The
+# cost is the mean over the 64 · 64 · 3 values of images in [0, 1]; noise, batch and network are the code's defaults.
+PYTORCH = {"arch": "wae-pytorch", "latent_dim": 64, "noise": "gaussian", "cost_scale": 1 / 12288, "pz_scale": 1.0}
+PYTORCH |= {"batch_size": 100, "lr": 3e-4, "epochs": 55}
+MMD_PYTORCH = PYTORCH | {"model": "wae-mmd", "mmd_weight": 10.0, "e_pretrain": 2026}  # an epoch of all 202,599 images
+GAN_PYTORCH = PYTORCH | {"model": "wae-gan", "gan_weight": 10.0, "adversary_lr": 9e-4}
+# arXiv 1903.12436, released configurations 3 to 5 and 20. 50,000 images of MNIST are trained on.
+RAE = {"model": "rae", "arch": "wae", "batch_size": 100, "lr_schedule": "plateau"}
+RAE_MNIST = RAE | {"dataset": "mnist", "train_size": 50_000, "latent_dim": 16, "lr": 5e-4, "epochs": 100}
+RAE_L2 = RAE_MNIST | {"penalty": "l2", "l2_layers": "convolutions", "penalty_weight": 1e-7, "embedding_weight": 1e-4}
+RAE_GP = RAE_MNIST | {"penalty": "gp", "penalty_weight": 5e-8, "embedding_weight": 1e-4}
+RAE_SN = RAE_MNIST | {"penalty": "sn", "sn_layers": "released", "embedding_weight": 9e-3}
+RAE_CELEBA = RAE | {"latent_dim": 64, "lr": 1e-3, "epochs": 70, "penalty": "l2", "l2_layers": "layers"}
+RAE_CELEBA |= {"penalty_weight": 1e-7, "embedding_weight": 1e-4}
 # arXiv 1910.04329, section 5.1 and the released code. There the rate is in bits per pixel:
 # λ = 0.1 is 0.1 · 64² · ln 2 here. 197 epochs are 500,000 steps.
 GDN_CELEBA = {"dataset": "celeba", "crop": 178, "arch": "gdn", "latent_dim": 256}
@@ -65,8 +62,14 @@ PRESETS = {
     "wae-mmd-mnist": Preset("WAE-MMD on MNIST as published: n = 8, λ = 10", MMD_MNIST),
     "infocat-mnist": Preset("InfoCatVAE on MNIST as published: K = 10, λ = 2, 5,000 epochs", INFOCAT),
     "infocat-mnist-clusters": Preset("InfoCatVAE that finds the digits of MNIST without labels", CLUSTERS),
-    "wae-mmd-celeba": Preset("WAE-MMD on CelebA as published: n = 64, λ = 100", MMD_CELEBA),
-    "wae-gan-celeba": Preset("WAE-GAN on CelebA as published: n = 64, λ = 1", GAN_CELEBA),
+    "wae-mmd-celeba": Preset("WAE-MMD on CelebA as published: n = 64, λ = 100", CELEBA | MMD_CELEBA),
+    "wae-gan-celeba": Preset("WAE-GAN on CelebA as published: n = 64, λ = 1", CELEBA | GAN_CELEBA),
+    "wae-mmd-celeba-pytorch": Preset("WAE-MMD on CelebA as in telin0411/WAE-PyTorch: λ = 10", CELEBA | MMD_PYTORCH),
+    "wae-gan-celeba-pytorch": Preset("WAE-GAN on CelebA as in telin0411/WAE-PyTorch: λ = 10", CELEBA | GAN_PYTORCH),
+    "rae-l2-mnist": Preset("RAE with decayed weights on MNIST as released: n = 16", RAE_L2),
+    "rae-gp-mnist": Preset("RAE with the gradient penalty on MNIST as released: n = 16", RAE_GP),
+    "rae-sn-mnist": Preset("RAE with spectral norms on MNIST as released: n = 16", RAE_SN),
+    "rae-l2-celeba": Preset("RAE with decayed weights on CelebA as released: n = 64", CELEBA | RAE_CELEBA),
     "radogaga-celeba": Preset("RaDOGAGA on CelebA as published: n = 256, h(D) = log D", GDN_CELEBA | RADOGAGA),
     "irmae-wd": Preset("IRMAE with weight decay as published: l = 4, λ = 1e-6", IRMAE_WD),
     "beta-vae-celeba": Preset("RaDOGAGA's baseline on CelebA as published: λ1 = λ2 = 1e5", GDN_CELEBA | BETA_VAE),

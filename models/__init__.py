@@ -37,6 +37,7 @@ MODELS: dict[str, type[Autoencoder]] = {
 ARCHS = {
     "conv": "the data set's own",
     "wae": "DCGAN with batch normalisation, of WAE",
+    "wae-pytorch": "that of telin0411/WAE-PyTorch, for 64 pixels",
     "mlp": "one hidden layer of 400 units, of InfoCatVAE",
     "gdn": "divisive normalisation, of RaDOGAGA (with -n 256)",
 }

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from models.base import Autoencoder
+from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
+
+LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class RAE(Autoencoder):
@@ -23,7 +26,13 @@ class RAE(Autoencoder):
     MNIST (spectral norm: β = 0.009, no λ).
 
     The penalty "l2" is the sum of the decoder's squared weights; "gp" the squared gradient of ``Σ x̂²`` by the code,
-    averaged over its dimensions; with "sn" every layer of the decoder has spectral norm 1.
+    averaged over its dimensions; with "sn" every layer has spectral norm 1.
+
+    Args:
+        l2_layers: the released script for MNIST leaves out the decoder's linear layer, which is most of the sum, that
+            for CelebA does not. "all" adds the scales of batch normalisation, as earlier versions did.
+        sn_layers: "released" is the encoder and the decoder, a transposed convolution's weights as the matrix that
+            Keras has, a row for each input; "decoder" is that alone, a row for each output.
     """
 
     title = "RAE (arXiv 1903.12436): a small code and a smooth decoder"
@@ -38,13 +47,18 @@ class RAE(Autoencoder):
         ] = "l2",
         embedding_weight: Annotated[float, Flag("β, weight of the code's square", non_negative_float)] = 1e-4,
         penalty_weight: Annotated[float, Flag("λ, weight of the penalty", non_negative_float)] = 1e-7,
+        l2_layers: Annotated[str, Flag("whose weights l2 has", choices=("convolutions", "layers", "all"))] = "layers",
+        sn_layers: Annotated[str, Flag("which layers sn has", choices=("released", "decoder"))] = "released",
     ):
         super().__init__(architecture, channels, latent_dim, output=nn.Sigmoid())
         self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight
+        self.penalized = {"convolutions": (nn.ConvTranspose2d,), "layers": LAYERS, "all": nn.Module}[l2_layers]
+        if penalty == "l2" and not any(isinstance(layer, self.penalized) for layer in self.dec.modules()):
+            raise UserError(f"--l2-layers {l2_layers}: the networks {architecture} have none: use --l2-layers layers")
         if penalty == "sn":
-            for layer in list(self.dec.modules()):
-                if isinstance(layer, (nn.Linear, nn.ConvTranspose2d)):
-                    spectral_norm(layer)
+            for layer in list((self if sn_layers == "released" else self.dec).modules()):
+                if isinstance(layer, LAYERS):
+                    spectral_norm(layer, dim=0 if sn_layers == "released" else None)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         z = self.encode(x)
@@ -61,7 +75,8 @@ class RAE(Autoencoder):
         losses = {"reconstruction": reconstruction, "embedding": embedding}
         loss = reconstruction + self.embedding_weight * embedding
         if self.penalty == "l2":
-            weights = [p for name, p in self.dec.named_parameters() if name.endswith("weight")]
+            layers = [layer for layer in self.dec.modules() if isinstance(layer, self.penalized)]
+            weights = [p for layer in layers for name, p in layer.named_parameters(recurse=False) if name == "weight"]
             losses["penalty"] = torch.stack([weight.square().sum() for weight in weights]).sum()
         elif self.penalty == "gp":
             losses["penalty"] = gradient.square().mean()

@@ -58,16 +58,14 @@ def make_optimizer(
 
     Args:
         weight_decay: decoupled, of all parameters (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
-        scheduled: the rates are tensors on a device that has graphs: a replay reads those anew, and would keep a
-            number. "initial_lr" is what a ``LambdaLR`` multiplies.
+        scheduled: the rates are tensors where steps are replayed, which keep a number. A ``LambdaLR`` changes them.
     """
     groups = model.parameter_groups(learning_rate)
     # Capturable: its count of steps lives on the device, where a CUDA graph can raise it.
     capturable = all(parameter.is_cuda for group in groups for parameter in group["params"])
     for group in groups:
         group["initial_lr"] = group["lr"]
-        device = group["params"][0].device
-        if scheduled and device.type != "cpu":
+        if scheduled and (device := group["params"][0].device).type != "cpu":
             group["lr"] = torch.tensor(group["lr"]).to(device)
     return torch.optim.AdamW(groups, learning_rate, weight_decay=weight_decay, fused=True, capturable=capturable)
 

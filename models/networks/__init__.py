@@ -8,7 +8,7 @@ import re
 
 from torch import nn
 
-from models.networks import conv, gdn, mlp
+from models.networks import conv, gdn, mlp, wae_pytorch
 from models.networks.base import Decoder
 from utils.errors import UserError
 
@@ -16,6 +16,7 @@ PUBLISHED = {"shape": 32, "mnist": 32, "celeba": 64}  # and the size of their im
 DIVISORS = {  # of the image size, in each family
     "conv": lambda size: 2 ** conv.halvings(size),
     "wae": lambda size: 2 ** conv.halvings(size),
+    "wae-pytorch": lambda size: size if size == wae_pytorch.IMAGE_SIZE else size + 1,  # that size and no other
     "gdn": lambda size: 2**gdn.HALVINGS,
     "image-mlp": lambda size: 1,
 }
@@ -65,6 +66,8 @@ def build_networks(
         return mlp.image_networks((channels, size, size), code_width, latent_dim, output or nn.Tanh(), dropout)
     if family == "gdn":
         return gdn.networks(size, channels, code_width, latent_dim, output or nn.Identity())
+    if family == "wae-pytorch":
+        return wae_pytorch.networks(channels, code_width, latent_dim, output or nn.Tanh())
     layout = conv.layout(family, size)
     encoder = conv.ConvEncoder(layout, channels, code_width)  # first: the random draws are in this order
     return encoder, conv.conv_decoder(layout, channels, latent_dim, output or nn.Tanh())

@@ -137,3 +137,38 @@ def test_the_flag_of_the_networks_is_found_again_in_their_name():
     for arch in models.ARCHS:
         assert models.arch(models.architecture("ae", arch, described)) == arch
     assert models.arch("celeba") == models.arch("mnist") == "conv"
+
+
+def test_the_network_of_wae_pytorch():
+    """Layer by layer, from models/wae_mmd_network.py of telin0411/WAE-PyTorch; mean and log-variance are one layer."""
+    torch.manual_seed(0)
+    model = models.build("wae-mmd", architecture="wae-pytorch-64", channels=3, latent_dim=64, noise="gaussian")
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    expected, channels = {}, 3
+    for layer, width in enumerate((128, 256, 512, 1024)):
+        expected[f"enc.dcnn.{3 * layer}.weight"] = (width, channels, 5, 5)
+        expected |= {f"enc.dcnn.{3 * layer + 1}.{name}": (width,) for name in ("weight", "bias")}
+        channels = width
+    expected |= {"enc.fc.weight": (2 * 64, 1024), "enc.fc.bias": (2 * 64,)}
+    expected |= {"dec.fc.weight": (1024 * 4 * 4, 64), "dec.fc.bias": (1024 * 4 * 4,)}
+    for layer, width in enumerate((512, 256, 128)):
+        expected[f"dec.dcnn.{3 * layer}.weight"] = (channels, width, 4, 4)
+        expected |= {f"dec.dcnn.{3 * layer + 1}.{name}": (width,) for name in ("weight", "bias")}
+        channels = width
+    expected["dec.dcnn.9.weight"] = (128, 3, 4, 4)
+    assert shapes == expected
+    assert sum(p.numel() for p in model.parameters()) == 29_430_784
+    features, sizes = torch.rand(2, 3, 64, 64), []
+    for layer in model.enc.dcnn:
+        features = layer(features)
+        if isinstance(layer, torch.nn.Conv2d):
+            sizes.append(features.shape[-1])
+    assert sizes == [30, 13, 5, 1] and model.dec(torch.zeros(2, 64)).shape == (2, 3, 64, 64)
+    for layer in model.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            assert layer.bias is None and float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+        elif isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.momentum == 0.9 and float(layer.weight.detach().mean()) == pytest.approx(1, abs=0.01)
+            assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.25) and not layer.bias.any()
+    with pytest.raises(UserError, match="take images of 64 pixels, not 32"):
+        build_networks("wae-pytorch-32", 3, 64)

@@ -5,6 +5,7 @@ import torch
 
 import models
 from models.rae import RAE
+from utils.errors import UserError
 
 
 def build(penalty: str, **options) -> RAE:
@@ -64,11 +65,52 @@ def test_gradient_penalty_can_be_evaluated_without_gradients():
     assert float(silent["penalty"]) == pytest.approx(float(model.losses(x)["penalty"]))
 
 
+@pytest.mark.parametrize("l2_layers", ["convolutions", "layers", "all"])
+def test_l2_has_the_layers_of_the_released_scripts(l2_layers):
+    """MNIST: the three transposed convolutions; CelebA: the linear layer too; neither: the scales of batch norm."""
+    model = models.build("rae", architecture="wae-32", channels=1, latent_dim=4, l2_layers=l2_layers).eval()
+    with torch.no_grad():
+        penalty = float(model.losses(torch.rand(2, 1, 32, 32))["penalty"])
+    state = model.dec.state_dict()
+    convolutions = [name for name, value in state.items() if value.dim() == 4]
+    scales = [name for name in state if name.endswith("weight") and state[name].dim() == 1]
+    assert len(convolutions) == 3 and len(scales) == 2
+    names = {"convolutions": convolutions, "layers": [*convolutions, "fc.weight"]}
+    names["all"] = [*names["layers"], *scales]
+    expected = sum(float(state[name].double().square().sum()) for name in names[l2_layers])
+    assert penalty == pytest.approx(expected, rel=1e-5)
+    assert "fc.weight" in state and not any("bias" in name for name in names[l2_layers])
+
+
+def test_l2_of_networks_without_convolutions_is_refused():
+    with pytest.raises(UserError, match=r"--l2-layers convolutions: the networks mlp:8 have none"):
+        build("l2", l2_layers="convolutions")
+
+
+def test_released_spectral_norms_are_of_the_matrices_of_keras():
+    """Encoder and decoder; a kernel (height, width, outputs, inputs) of a transposed convolution as (-1, inputs)."""
+    torch.manual_seed(0)
+    model = models.build("rae", architecture="mnist", channels=1, latent_dim=6, penalty="sn")
+    for _ in range(40):
+        model(torch.rand(2, 1, 32, 32))
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    assert len(layers) == 9
+    for layer in layers:
+        kernel = layer.weight.detach()
+        if isinstance(layer, torch.nn.ConvTranspose2d):  # torch: (inputs, outputs, height, width)
+            kernel = kernel.permute(2, 3, 1, 0).reshape(-1, layer.in_channels)
+        elif isinstance(layer, torch.nn.Conv2d):  # torch: (outputs, inputs, height, width)
+            kernel = kernel.permute(2, 3, 1, 0).reshape(-1, layer.out_channels)
+        assert float(torch.linalg.matrix_norm(kernel, 2)) == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize("architecture", ["mnist", "shape"])
 def test_spectral_norm_of_every_decoder_layer_is_one(architecture):
     torch.manual_seed(0)
     channels = 1 if architecture == "mnist" else 3
-    model = models.build("rae", architecture=architecture, channels=channels, latent_dim=6, penalty="sn")
+    model = models.build("rae", architecture=architecture, channels=channels, latent_dim=6, penalty="sn",
+                         sn_layers="decoder")  # fmt: skip
     assert "penalty" not in model.losses(torch.rand(2, channels, 32, 32))
     for _ in range(40):  # the power iteration goes one step with each training pass
         model.decode(torch.randn(1, 6))
