@@ -162,12 +162,10 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
     if row.train is None or dataset is None:
         return None
     own = row.train | (table.published_train if dataset == table.dataset else {})
-    # At the full budget a row of another publication has that one's epochs.
     epochs = max(1, round(table.epochs_at(args.epochs) * own.get("epochs", FULL_EPOCHS) / FULL_EPOCHS))
     flags = data_flags(args, dataset) | {"batch_size": table.batch_size or args.batch_size} | own
     flags |= {"seed": seed, "precision": args.precision, "epochs": epochs}
-    run = run_of(flags)
-    config = configuration(run, run.epochs)
+    config = configuration(run := run_of(flags), epochs)
     return Training(run, config, hash_of(config), ["train.py", *as_words(flags | {"gpu": args.gpu})])
 
 

@@ -69,8 +69,11 @@ def test_cells_and_checkpoints_of_earlier_versions_keep_their_keys():
             if not any(task.config["flags"].get(flag) == value for flag, value in later):
                 task.key = hash_of(task.config)
                 group.tasks[task.key] = task
-    found = {group.name: sorted(group.tasks) for group in groups.values() if group.tasks}
-    assert hash_of(found) == "9973dec981"
+    runs = {name: group.training.run for name, group in groups.items() if group.training}
+    # RAE and WAE in table 5 have their own publications' configurations now.
+    changed = [name for name, each in runs.items() if each.model in ("rae", "wae-mmd") and each.dataset == "celeba"]
+    found = {group.name: sorted(group.tasks) for name, group in groups.items() if group.tasks and name not in changed}
+    assert hash_of(found) == "8e6f2dc1bd"
 
 
 def test_cells_of_anomaly_detection_say_which_features():

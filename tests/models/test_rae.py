@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import models
+from experiments import run
+from experiments.presets import PRESETS
 from models.rae import RAE
+from utils import checkpoint
 from utils.errors import UserError
 
 
@@ -120,3 +123,25 @@ def test_spectral_norm_of_every_decoder_layer_is_one(architecture):
         matrix = layer.weight if isinstance(layer, torch.nn.Linear) else layer.weight.transpose(0, 1).flatten(1)
         assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1, abs=0.05)
     assert not any("parametrizations" in name for name in model.enc.state_dict())
+
+
+def test_a_file_from_before_the_choice_of_layers_gives_the_same_model(tmp_path):
+    """All weights, batch norm's scales among them, and the spectral norm of the decoder alone."""
+    config = run.RunConfig("rae", "wae-32", 4, "digits", 32, 1, {"penalty": "sn", "embedding_weight": 0.1})
+    checkpoint.save(tmp_path / "old", {"format": 2, "config": config.to_dict(), "weights": {}})
+    read = run.read(tmp_path / "old").config
+    assert (read.options["l2_layers"], read.options["sn_layers"]) == ("all", "decoder")
+    names = set(read.build_model().state_dict())
+    assert "dec.fc.parametrizations.weight.original" in names and "enc.fc.weight" in names
+
+
+def test_presets_have_the_released_weights():
+    """configurations/config.py, entries 3, 4, 5 and 20, and the rates of the scripts for MNIST and CelebA."""
+    keys = ("penalty", "penalty_weight", "embedding_weight", "latent_dim", "lr", "epochs", "batch_size")
+    found = {name: tuple(PRESETS[name].flags.get(key) for key in keys) for name in PRESETS if name.startswith("rae-")}
+    assert found == {
+        "rae-gp-mnist": ("gp", 0.5e-7, 1e-4, 16, 5e-4, 100, 100),
+        "rae-l2-mnist": ("l2", 1e-7, 1e-4, 16, 5e-4, 100, 100),
+        "rae-sn-mnist": ("sn", None, 0.009, 16, 5e-4, 100, 100),
+        "rae-l2-celeba": ("l2", 1e-7, 1e-4, 64, 1e-3, 70, 100),
+    }

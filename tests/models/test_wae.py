@@ -6,6 +6,7 @@ import torch
 
 import models
 from data.table import VectorDataset
+from experiments import run, train_flags
 from models.layers.mmd import IMQ_SCALES, mmd
 from models.wae import WAEGAN, WAEMMD
 from utils import loop
@@ -242,3 +243,21 @@ def test_the_networks_of_the_paper(architecture, size, channels):
     assert model(x).shape == x.shape
     model.losses(x)["loss"].backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"), [("wae-mmd-celeba-pytorch", "wae-mmd"), ("wae-gan-celeba-pytorch", "wae-gan")]
+)
+def test_the_loss_of_wae_pytorch(preset, name):
+    """MSELoss, the mean over all values, plus 10 times the penalty; its discriminator has three times the rate."""
+    config = run.RunConfig.from_args(train_flags.parse(["--preset", preset]))
+    assert (config.model, config.architecture, config.latent_dim, config.crop) == (name, "wae-pytorch-64", 64, 140)
+    assert (config.lr, config.batch_size, config.epochs, config.lr_schedule) == (3e-4, 100, 55, "constant")
+    assert (config.options["pz_scale"], config.options["noise"]) == (1.0, "gaussian")
+    model = config.build_model()
+    losses = model.losses(torch.rand(4, 3, 64, 64))
+    expected = losses["reconstruction"] + 10 * losses["penalty"] + losses.get("adversary", 0)
+    torch.testing.assert_close(losses["loss"], expected)
+    rates = [group["lr"] for group in model.parameter_groups(config.lr)]
+    assert rates == pytest.approx([3e-4, 9e-4][: len(rates)]) and len(rates) == (2 if name == "wae-gan" else 1)
+    assert not config.options.get("prior_offset")
