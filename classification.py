@@ -30,6 +30,10 @@ CODES = {
     "encoder": "what the encoder gives, before the linear layers of IRMAE, as in the released code",
     "full": "the code with the linear layers, which the decoder takes",
 }
+SUBSETS = {
+    "first": "the first --train-size images, as in the released code",
+    "balanced": "as many of each class as of the others, drawn with --seed",
+}
 
 
 def build_head(latent_dim: int, classes: int) -> nn.Sequential:
@@ -142,7 +146,7 @@ def train_classifier(args: argparse.Namespace) -> None:
     size = args.train_size or len(train_set)
     if size > len(train_set):
         raise UserError(f"--train-size {size}: the training set of {args.dataset} has {len(train_set)} images")
-    chosen = balanced_subset(train_labels, size, args.seed)
+    chosen = torch.arange(size) if args.subset == "first" else balanced_subset(train_labels, size, args.seed)
 
     model, device = trained.model, trained.device
     head = build_head(model.latent_dim, int(max(train_labels.max(), test_labels.max())) + 1).to(device)
@@ -156,12 +160,12 @@ def train_classifier(args: argparse.Namespace) -> None:
     train = (inputs[0][chosen].to(device), train_labels[chosen].to(device))
     result = fit(args, nn.ModuleList(modules), forward, train, (inputs[1].to(device), test_labels.to(device)))
 
-    keys = ("supervised", "codes", "seed", "epochs", "batch_size", "lr")
+    keys = ("supervised", "codes", "subset", "seed", "epochs", "batch_size", "lr")
     row = trained.summary() | {"train_size": size} | {key: getattr(args, key) for key in keys}
     path = evaluation.output_path(args, "classification", trained.name, suffix=".json")
     files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
     print(
-        f"{trained.name} on {args.dataset}, {args.codes} codes, {size} labels: "
+        f"{trained.name} on {args.dataset}, {args.codes} codes, {size} labels ({args.subset}): "
         f"test accuracy {result['test_accuracy']:.4f} (best seen {result['best_test_accuracy']:.4f}); {path}"
     )
 
@@ -184,6 +188,7 @@ def main() -> None:
     add("--train-size", type=cli.positive, metavar="N", help="labelled training images (default: all)")
     add("--epochs", type=cli.positive, default=500, help="passes over the labelled images")
     add("--lr", type=cli.positive_float, default=1e-3, help="learning rate of Adam")
+    add("--subset", choices=list(SUBSETS), default="first", help="labelled images; " + cli.titles(SUBSETS))
     what = "what is classified; " + cli.titles(CODES)
     add("--codes", choices=list(CODES), default="encoder", help=what)
     add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")

@@ -192,8 +192,9 @@ def plan_task(args: argparse.Namespace, dataset: str | None, training: Training 
         places["data_path"] = args.data_path
     if cell.script == "density.py" and args.data_path is not None and toy.file_of(Path(args.data_path)):
         flags["data_path"] = args.data_path  # the published points instead of generated ones: other numbers
-    # Of full codes are the cells from before there was a choice.
-    named = {key: value for key, value in flags.items() if (key, value) != ("codes", "full")}
+    # Of full codes and balanced subsets are the cells from before there was a choice.
+    earlier = (("codes", "full"), ("subset", "balanced"))
+    named = {key: value for key, value in flags.items() if (key, value) not in earlier}
     config = {"script": cell.script, "flags": as_flags(named), "training": training and training.config}
     if dataset is not None and training is None and (own := later_data(choose_options(dataset, {}))):
         config["data"] = own

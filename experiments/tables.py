@@ -24,7 +24,8 @@ EVERYTHING = ("mse", "ssim", "fid_prior", "fid_mvg", "fid_gmm", "fid_reconstruct
 # The classifier of codes takes seconds and always has its published 500 epochs. The supervised network is scaled, but
 # to no fewer than 500 steps of 100 images: with few labels an epoch is a single step.
 CLASSIFIED = tuple(
-    Cell("classification.py", {"train_size": size}, rename={"test_accuracy": f"accuracy_{size}"}) for size in LABELS
+    Cell("classification.py", {"train_size": size, "subset": "first"}, rename={"test_accuracy": f"accuracy_{size}"})
+    for size in LABELS
 )
 CLASSIFIED_ENCODER = tuple(replace(cell, flags=cell.flags | {"codes": "encoder"}) for cell in CLASSIFIED)
 CLASSIFIED_FULL = tuple(replace(cell, flags=cell.flags | {"codes": "full"}) for cell in CLASSIFIED)

@@ -61,14 +61,16 @@ def test_cells_and_checkpoints_of_earlier_versions_keep_their_keys():
     for group in groups.values():
         for task in list(group.tasks.values()):
             del group.tasks[task.key]
-            # Earlier cells are of posterior means, of full codes and of CelebA's crop of 148: others are made again.
+            # Earlier cells are of posterior means, full codes, balanced subsets and CelebA's crop of 148.
             task.config["flags"].pop("--posterior", None)
+            task.config["flags"].pop("--subset", None)
             if group.training and task.config["training"]["data"].pop("crop", None):
                 group.name = f"{group.training.run.model}-{hash_of(task.config['training'])}"
             later = ("--models", "dagmm-no-residual"), ("--codes", "encoder")  # no earlier version had these
             if not any(task.config["flags"].get(flag) == value for flag, value in later):
                 task.key = hash_of(task.config)
                 group.tasks[task.key] = task
+                group.name = group.name if group.training else task.key
     runs = {name: group.training.run for name, group in groups.items() if group.training}
     # RAE and WAE in table 5 have their own publications' configurations now.
     changed = [name for name, each in runs.items() if each.model in ("rae", "wae-mmd") and each.dataset == "celeba"]

@@ -228,6 +228,26 @@ def test_supervised_classification_needs_no_checkpoint(tmp_path):
     assert run["test_accuracy"] > 0.7
 
 
+@pytest.mark.parametrize("subset", ["first", "balanced"])
+def test_the_labelled_images_are_the_first_or_as_many_of_each_class(trained, tmp_path, subset, call, monkeypatch):
+    import classification
+
+    seen = []
+
+    def fit(args, modules, forward, train, test):
+        seen.append(train[1].tolist())
+        return {"test_accuracy": 0.0, "best_test_accuracy": 0.0, "train_loss": 0.0}
+
+    monkeypatch.setattr(classification, "fit", fit)
+    more = ("--subset", "balanced") if subset == "balanced" else ()
+    base = ("--model-name", "ae", "--train-size", 20, *common(trained, tmp_path))
+    assert call("classification.py", *base, *more).status == 0
+    if subset == "first":
+        assert seen == [data.load("digits", "train").labels[:20].tolist()]
+    else:
+        assert sorted(seen[0]) == sorted([*range(10)] * 2)
+
+
 def test_balanced_subsets():
     from classification import balanced_subset
 
