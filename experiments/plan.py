@@ -182,11 +182,8 @@ def plan_task(args: argparse.Namespace, dataset: str | None, training: Training 
     if dataset is not None and training is None:  # nothing trained before: the data set determines what is computed
         flags |= data_flags(args, dataset) if dataset == "folder" else {"dataset": dataset}
     # Cells of earlier versions are of posterior means, which classification.py still takes.
-    if (
-        training
-        and cell.script != "classification.py"
-        and models.find(training.run.model).has_distribution(training.run.options)
-    ):
+    draws = training and models.find(training.run.model).has_distribution(training.run.options)
+    if draws and cell.script != "classification.py":
         flags["posterior"] = "sample"
     if dataset is None and cell.script == "anomaly.py":
         places["data_path"] = args.data_path
