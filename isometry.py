@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import data
 from experiments import evaluation
@@ -36,15 +35,6 @@ class Measured:
     # ``(M, n)``, whose dimensions are sorted by variance, largest first.
     arrays: dict[str, np.ndarray]
     traverse: torch.Tensor  # images
-
-
-@torch.no_grad()
-def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: torch.Tensor) -> float:
-    """Mean squared error over the images ``dataset``, whose codes are ``codes`` ``(N, n)``."""
-    decode = trained.model.decode
-    batches = zip(dataset.batches(trained.batch_size, trained.device), codes.split(trained.batch_size), strict=True)
-    errors = [F.mse_loss(decode(z.to(x)), x, reduction="none").flatten(1).mean(dim=1) for x, z in batches]
-    return float(torch.cat(errors).double().mean())
 
 
 @torch.no_grad()
@@ -91,7 +81,7 @@ def measure(trained: Trained, args: argparse.Namespace) -> Measured:
     }
     numbers = {"images": len(dataset), "delta": args.delta, "seed": args.seed, "pairs": args.pairs}
     numbers |= {f"num_pairs_{kind}": len(values) for kind, values in codes.items()}
-    numbers["mse"] = reconstruction_error(trained, dataset, trained.codes(dataset))
+    numbers["mse"] = evaluation.reconstruction_error(trained, dataset, trained.codes(dataset))
     numbers["isometry"] = correlation[args.pairs]["mse-difference"]
     for kind, values in correlation.items():
         numbers |= {

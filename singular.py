@@ -24,7 +24,8 @@ def measure(trained: Trained, size: int | None, threshold: float) -> dict:
     row = trained.summary() | {"images": len(dataset), "threshold": threshold, "rank": chosen.rank(threshold)}
     row |= {"effective_rank": chosen.effective_rank(), "largest_singular_value": chosen.largest}
     row["spectrum"] = chosen.values.tolist()
-    if trained.is_stochastic(dataset.first(2)):
+    few = dataset.first(2)
+    if not torch.equal(trained.encode(few), trained.sample_codes(few)):
         for kind, encode in (("sample", trained.sample_codes), ("mean", trained.encode)):
             found = latents.spectrum(encode(dataset))
             row[f"{kind}s"] = {"rank": found.rank(threshold), "effective_rank": found.effective_rank()}

@@ -87,7 +87,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     print(
         f"{config.model} on {config.dataset}: n = {model.latent_dim}, "
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(train_set):,} training and "
-        f"{len(valid_set):,} validation images, {device}{processes}, {config.precision}, seed {config.seed}"
+        f"{len(valid_set):,} validation {config.rows}, {device}{processes}, {config.precision}, seed {config.seed}"
     )
     if not resuming:
         pretrain(model, train_set, config.lr, device)
@@ -121,8 +121,8 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
         row = finish_epoch(run, totals, valid_losses)
         scheduler.step()
         if distributed.rank() == 0:
-            shown = reconstructions(run, valid_set)
-            logs.add(state.metrics, {"reconstruction": shown})
+            shown = None if config.file else reconstructions(run, valid_set)
+            logs.add(state.metrics, {} if shown is None else {"reconstruction": shown})
             if config.samples_every and row["epoch"] % config.samples_every == 0:
                 samples.write(run, step.dataset, shown)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from data import celeba, cifar10, digits, folder, mnist, shapes
+from data import arrays, celeba, cifar10, digits, folder, mnist, shapes
+from data.array_files import SUFFIXES
 from data.base import Dataset, LoadOptions
 from utils.errors import UserError
 
@@ -42,16 +43,42 @@ DATASETS = {
     "folder": DatasetInfo("any directory of images", folder.load, 64, (3, 1), None, None,
                           other_sizes=range(32, 257), fingerprint=folder.fingerprint),
 }  # fmt: skip
+FILE = DatasetInfo("a file of your own", arrays.load, 0, (), None, None, fingerprint=arrays.fingerprint)
 NETWORKS = {32: ("mnist", 128), 64: ("celeba", 512)}  # as published, by image size; "conv-96" and so on for others
 UNRECORDED = {"crop": 148, "squares": "centred"}  # options of data in checkpoints from before there was a choice
+IMAGE_OPTIONS = ("image_size", "channels", "skip_corrupt", "white", "samples_every")
 DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
+
+
+def find(name: str) -> DatasetInfo:
+    """What is known of a data set of ``DATASETS``, or of the name that ``name_of_file`` gives to a file."""
+    if name not in DATASETS and not name.endswith(tuple(map(dashed, SUFFIXES))):
+        raise UserError(f"unknown data set {name!r}: choose from {', '.join(DATASETS)}")
+    return DATASETS.get(name, FILE)
+
+
+def dashed(name: str) -> str:
+    return name.replace(".", "-")
+
+
+def name_of_file(path: str) -> str | None:
+    """The name of a file of one's own as a data set, "series-csv" of ``path/to/series.csv``; None for other endings."""
+    return dashed(Path(path).name) if path.lower().endswith(SUFFIXES) else None
+
+
+def file_options(name: str, given: Mapping[str, object]) -> dict:
+    """``arrays.OPTIONS`` as ``given`` (not None), {} for a data set by name. Raises UserError for one of the other."""
+    file = find(name) is FILE
+    for key in IMAGE_OPTIONS if file else arrays.OPTIONS:
+        if given.get(key):
+            of = "of images" if file else "of a file of your own"
+            raise UserError(f"--{key.replace('_', '-')} {given[key]}: {of}, which --dataset {name} is not")
+    return {key: given.get(key) or default for key, default in arrays.OPTIONS.items()} if file else {}
 
 
 def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict:
     """What a model of its images is built for, as plain values. Raises UserError for a size it does not come in."""
-    if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}: choose from {', '.join(DATASETS)}")
-    info = DATASETS[name]
+    info = find(name)
     image_size = info.image_size if image_size is None else image_size
     channels = info.channels[0] if channels is None else channels
     if image_size != info.image_size and image_size not in info.other_sizes:
@@ -77,22 +104,20 @@ def choose_options(name: str, given: Mapping[str, object]) -> dict:
             raise UserError(f"--{key} {value}: only for --dataset {' or '.join(own)}, not {name}")
         if value is not None and value not in own[name]:
             raise UserError(f"--{key} {value}: --dataset {name} has {', '.join(map(str, own[name]))}")
-    return {
-        key: choices[0] if given.get(key) is None else given[key] for key, choices in DATASETS[name].options.items()
-    }
+    return {key: choices[0] if given.get(key) is None else given[key] for key, choices in find(name).options.items()}
 
 
 def fingerprint(name: str, path: str | Path) -> str | None:
     """Twelve letters that change with the files at the path; None for what its name alone tells."""
-    info = DATASETS[name]
+    info = find(name)
     return info.fingerprint(Path(path)) if info.fingerprint else None
 
 
 def recorded_path(name: str, recorded: str | None, source: Path) -> str | None:
-    """Where the checkpoint ``source`` had its data; None, with a printed line, where that folder no longer exists."""
-    if recorded is None or Path(recorded).is_dir():
+    """Where the checkpoint ``source`` had its data; None, with a printed line, where nothing is there any more."""
+    if recorded is None or Path(recorded).exists():
         return recorded
-    if DATASETS[name].on_disk:
+    if find(name).on_disk:
         print(f"{recorded}: not there any more, where {source} was trained from: looking in {DEFAULT_PATH}")
     return None
 
@@ -106,27 +131,31 @@ def load(
     channels: int | None = None,
     skip_corrupt: bool = False,
     white: float | None = None,
+    file: Mapping | None = None,
     **options,
 ) -> Dataset:
     """A split of a data set.
 
     Args:
-        name: a key of ``DATASETS``.
-        split: "train", "valid" or "test"; of two halves, the test images are both of the last, as IRMAE released it.
+        name: a key of ``DATASETS``, or what ``name_of_file`` gives.
+        split: "train", "valid" or "test", of a file also "all"; of two halves, the test images are both of the last,
+            as IRMAE released it.
         path: where the files are or are downloaded to.
         size: only the first so many images; all unless given (shape: 50,000, 10,000 and 10,000).
         image_size, channels: see ``describe``.
-        skip_corrupt, white: see ``data.base.LoadOptions``.
+        skip_corrupt, white, file: see ``data.base.LoadOptions``.
         options: ``crop`` of celeba, ``squares`` of shape.
 
     Raises UserError where nothing usable is there, or fewer images than ``size``.
     """
-    if split not in ("train", "valid", "test"):
+    info = find(name)
+    if split not in ("train", "valid", "test") and (info is not FILE or split != "all"):
         raise UserError(f"split {split!r}: expected train, valid or test")
-    described = describe(name, image_size, channels)
-    loaded = LoadOptions(size, described["image_size"], described["channels"], skip_corrupt, white)
-    loaded = replace(loaded, **choose_options(name, options))
-    dataset = DATASETS[name].load(split, Path(path), loaded)
+    if info is not FILE:
+        described = describe(name, image_size, channels)
+        image_size, channels = described["image_size"], described["channels"]
+    loaded = LoadOptions(size, image_size or 0, channels or 0, skip_corrupt, white, file=file or {})
+    dataset = info.load(split, Path(path), replace(loaded, **choose_options(name, options)))
     if size is not None and size > len(dataset):
         raise UserError(f"--{split}-size {size}: the {split} set of {name} has {len(dataset)} images")
     return dataset if size is None else dataset.first(size)

@@ -1,12 +1,14 @@
 """The contract of every data set: one tensor, prepared once, and a function that makes images of its rows."""
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from utils.errors import UserError
 from utils.pinned_memory import PinnedBuffers
 
 
@@ -21,6 +23,7 @@ class LoadOptions:
     white: float | None = None  # in images of more than 8 bits per channel; None for what ``data.decoding`` finds
     crop: int = 148  # side of CelebA's centre crop, pixels
     squares: str = "released"  # of shape: "released" or "centred"
+    file: Mapping = field(default_factory=dict)  # of a file of one's own: see ``data.arrays.OPTIONS``
 
 
 class Dataset:
@@ -77,3 +80,15 @@ class Dataset:
         else:
             rows = PinnedBuffers(self.store) if self.store.device.type == "cpu" else self.store.__getitem__
             yield from (self.to_images(rows(index).to(device, non_blocking=True)) for index in indices)
+
+
+def as_images(images: Tensor | np.ndarray, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 or floats in [0, 1] as float32 images. Raises UserError unless they are ``(N, *shape)`` and in range."""
+    x = torch.as_tensor(images)
+    if x.shape[1:] != shape:
+        raise UserError(f"images of shape {tuple(x.shape)}: expected (N, {', '.join(map(str, shape))})")
+    if x.dtype == torch.uint8:
+        return x / 255
+    if not x.is_floating_point() or (x.numel() and not (x.min() >= 0 and x.max() <= 1)):
+        raise UserError(f"images of type {x.dtype}: expected uint8, or floats in [0, 1]")
+    return x.float()

@@ -99,11 +99,16 @@ def require_folder(path: Path, dataset: str) -> None:
 
 def hash_fraction(name: Path) -> float:
     """A number from 0 to 1 that depends on a file's name alone and looks random."""
-    return int.from_bytes(hashlib.sha256(os.fsencode(name.as_posix())).digest()[:8], "big") / 2**64
+    return fraction(os.fsencode(name.as_posix()))
+
+
+def fraction(content: bytes) -> float:
+    """A number from 0 to 1 that depends on the content alone and looks random."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") / 2**64
 
 
 def split_of(fractions: list[float]) -> dict[str, slice]:
-    """Parts of 3 or more images sorted by hash fraction: below 0.1 validation, below 0.2 test; at least one in each."""
+    """Parts of 3 or more sorted by hash fraction: below 0.1 validation, below 0.2 test; at least one in each."""
     valid = min(max(1, sum(value < 0.1 for value in fractions)), len(fractions) - 2)
     test = min(max(valid + 1, sum(value < 0.2 for value in fractions)), len(fractions) - 1)
     return {"valid": slice(valid), "test": slice(valid, test), "train": slice(test, None)}

@@ -40,34 +40,50 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
     return (read_arrays(path), False) if path.suffix.lower() in (".npz", ".mat") else read_text(path)
 
 
-def read_arrays(path: Path) -> pd.DataFrame:
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` or ``.mat`` file by their names, sparse ones made dense; of ``.npy``, X."""
     try:
-        if path.suffix.lower() == ".npz":
+        if path.suffix.lower() == ".mat":
+            arrays = scipy.io.loadmat(path)
+        elif path.suffix.lower() == ".npy":
+            arrays = {"X": np.load(path, allow_pickle=False)}
+        else:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = dict(archive)
-        else:
-            arrays = scipy.io.loadmat(path)
     except NotImplementedError as error:
         raise UserError(f"{path}: a MATLAB 7.3 file; save it again with save('-v7')") from error
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, scipy.io.matlab.MatReadError) as error:
         raise UserError(f"{path}: cannot be read as {path.suffix} ({error}): download it again") from error
+    named = {name: array for name, array in arrays.items() if not name.startswith("__")}
+    return {name: a.toarray() if scipy.sparse.issparse(a) else np.asarray(a) for name, a in named.items()}
+
+
+def read_arrays(path: Path) -> pd.DataFrame:
+    arrays = read_archive(path)
     if "X" not in arrays or "y" not in arrays:
-        found = ", ".join(name for name in arrays if not name.startswith("__"))
-        lacking = "no labels: " if "X" in arrays else ""
-        raise UserError(f"{path}: {lacking}expected arrays X (rows × columns) and y (labels), found {found}")
-    values, labels = (a.toarray() if scipy.sparse.issparse(a) else np.asarray(a) for a in (arrays["X"], arrays["y"]))
-    labels = labels.ravel()
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        found = f"{'no labels: ' * ('X' in arrays)}expected arrays X (rows × columns) and y (labels), found"
+        raise UserError(f"{path}: {found} {', '.join(arrays)}")
+    values, labels = arrays["X"], arrays["y"].ravel()
+    if values.ndim != 2 or not is_numeric(values):
         raise UserError(f"{path}: expected X as a matrix of numbers, found {values.dtype} of shape {values.shape}")
     if len(labels) != len(values):
         raise UserError(f"{path}: X has {len(values)} rows but y has {len(labels)} labels; every row needs one")
+    return as_frame(values, path).assign(y=labels)
+
+
+def is_numeric(array: np.ndarray) -> bool:
+    """Whether an array holds real numbers; of true and false too."""
+    return array.dtype.kind in "biuf"
+
+
+def as_frame(values: np.ndarray, path: Path) -> pd.DataFrame:
+    """A matrix as columns 1 to P, float64. Raises UserError for a value that is not finite, by row and column."""
     values = values.astype(np.float64)
     wrong = np.argwhere(~np.isfinite(values.T))
     if len(wrong):
         column, row = wrong[0]
         refuse_cell(path, row + 1, str(column + 1), str(values[row, column]), int((wrong[:, 0] == column).sum()))
-    frame = pd.DataFrame(values, columns=[str(position + 1) for position in range(values.shape[1])])
-    return frame.assign(y=labels)
+    return pd.DataFrame(values, columns=[str(position + 1) for position in range(values.shape[1])])
 
 
 def lines(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 import data
 from experiments.run import RunConfig, read
 from experiments.trained import POSTERIORS, Trained, build
@@ -14,7 +17,7 @@ from utils.errors import UserError
 
 def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False, posterior: str = "sample") -> None:
     """The flags of every evaluation script. ``several``: of those that compare models by their test images."""
-    images = cli.add_data(parser, data.DATASETS)
+    images = cli.add_data(parser, data.DATASETS, data.name_of_file)
     if several:
         images.add_argument("--test-size", type=cli.positive, metavar="N", help="test images (default: all)")
     cli.add_model(parser, linear_layers=True)
@@ -30,7 +33,8 @@ def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
     path = checkpoint.path_of(args.checkpoint, args.dataset, name or args.model_name or newest(args))
     saved = read(path)
     check_flags(args, saved.config, path)
-    data.describe(args.dataset, saved.config.image_size, saved.config.channels)
+    if not saved.config.file:
+        data.describe(args.dataset, saved.config.image_size, saved.config.channels)
     given = {"dataset": args.dataset, "skip_corrupt": args.skip_corrupt, "white": args.white}
     saved.config = replace(saved.config, **{key: value for key, value in given.items() if value})
     trained = build(path, saved, devices.choose(args.gpu), args.data_path)
@@ -64,6 +68,21 @@ def check_flags(args: argparse.Namespace, config: RunConfig, path: Path) -> None
         if given is not None and given != values[key]:
             found = f"{flag.lstrip('-')} = {values[key]}"
             raise UserError(f"{flag} {given} contradicts {path}, whose model {config.model} has {found}")
+
+
+@torch.no_grad()
+def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: Tensor) -> float:
+    """Mean squared error of what the codes ``(N, n)`` of a data set decode to; of a file in scaled units."""
+    decode = trained.model.decode
+    batches = zip(dataset.batches(trained.batch_size, trained.device), codes.split(trained.batch_size), strict=True)
+    errors = [(decode(z.to(x)) - x).square().flatten(1).mean(dim=1) for x, z in batches]
+    return float(torch.cat(errors).double().mean())
+
+
+def error_at_rank(trained: Trained, rank: int, split: str = "test", size: int | None = None) -> float:
+    """``reconstruction_error`` of a split, of its first ``rank`` coordinates, the others being 0."""
+    dataset = trained.dataset(split, size)
+    return reconstruction_error(trained, dataset, trained.basis.codes(trained.coordinates(dataset, rank)))
 
 
 def joined(names: Sequence[str]) -> str:

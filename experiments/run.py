@@ -15,7 +15,7 @@ from experiments import formats
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
-from utils.errors import Diverged
+from utils.errors import Diverged, UserError
 
 DEFAULT_EPOCHS = 100  # as published
 
@@ -37,6 +37,7 @@ class RunConfig:
     white: float | None = None  # value of white in images deeper than 8 bits; None where it is found
     crop: int | None = None  # an option of one data set, as the next: None for any other; see data.choose_options
     squares: str | None = None
+    file: dict = field(default_factory=dict)  # data.arrays.OPTIONS of a file of one's own; {} for any other data set
     train_size: int | None = None  # so many images; None for all
     valid_size: int | None = None
     batch_size: int = 32
@@ -54,19 +55,30 @@ class RunConfig:
     def from_args(cls, args: argparse.Namespace) -> "RunConfig":
         """The configuration that train.py's flags describe. Raises UserError for flags that contradict each other."""
         name = models.choose(args.model, args.linear_layers, args.vae)
-        described = data.describe(args.dataset, args.image_size, args.channels)
-        architecture = models.architecture(name, args.arch, described)
+        path = Path(args.data_path or data.DEFAULT_PATH)
+        file = data.file_options(args.dataset, vars(args))
+        if file:
+            described = data.arrays.describe(path, args.arch, file)
+            models.require_squared_error(name)
+        else:
+            described = data.describe(args.dataset, args.image_size, args.channels)
+            described["architecture"] = models.architecture(name, args.arch, described)
         models.refuse_foreign_options(name, vars(args))
         options = models.options(name)
         options |= {key: value for key in options if (value := getattr(args, key)) is not None}
         latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
-        path = Path(args.data_path or data.DEFAULT_PATH)
         values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
-        values |= {key: described[key] for key in ("image_size", "channels")} | {"model": name, "options": options}
-        values |= {"architecture": architecture, "latent_dim": args.latent_dim or latent_dim}
+        values |= {key: described[key] for key in ("image_size", "channels")}
+        values |= {"model": name, "options": options, "file": file}
+        values |= {"architecture": described["architecture"], "latent_dim": args.latent_dim or latent_dim}
         values |= data.choose_options(args.dataset, {key: values[key] for key in data.UNRECORDED})
         values |= {"data_path": str(path.resolve()), "data_fingerprint": data.fingerprint(args.dataset, path)}
         return cls(**values)
+
+    @property
+    def rows(self) -> str:
+        """What the samples are called in a printed line."""
+        return "rows" if self.file else "images"
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -79,7 +91,9 @@ class RunConfig:
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
         """The split "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
         path = self.data_path or data.DEFAULT_PATH
-        images = (self.image_size, self.channels, self.skip_corrupt, self.white)
+        if self.file and self.data_fingerprint not in (None, data.fingerprint(self.dataset, path)):
+            raise UserError(f"{path}: not the file that the model was trained on, or it has changed since: put it back")
+        images = (self.image_size, self.channels, self.skip_corrupt, self.white, self.file)
         return data.load(self.dataset, split, path, size, *images, **self.data_options())
 
     def data_options(self) -> dict:
@@ -88,8 +102,9 @@ class RunConfig:
 
     def flags(self) -> dict[str, object]:
         """The values of train.py's flags that describe this configuration, by destination."""
-        values = self.to_dict() | {"arch": models.arch(self.architecture)} | self.options
-        for key in ("architecture", "dataset", "options", "data_fingerprint"):
+        values = self.to_dict() | {"arch": models.arch(self.architecture)} | self.options | self.file
+        sizes = ("image_size", "channels") if self.file else ()  # of a file these are no flags
+        for key in ("architecture", "dataset", "options", "data_fingerprint", "file", *sizes):
             del values[key]
         return values
 

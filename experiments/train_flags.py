@@ -20,17 +20,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser("Train any model of the repository on any of its data sets.")
     presets = f"flags of an experiment, each of which a flag overrides: {cli.titles(PRESETS)}"
     parser.add_argument("--preset", choices=list(PRESETS), help=presets)
-    add = cli.add_data(parser, data.DATASETS).add_argument
+    add = cli.add_data(parser, data.DATASETS, data.name_of_file).add_argument
     add("--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)")
     add("--valid-size", type=cli.positive, metavar="N", help="validation images (default: all; shape 10000)")
     what = "side of the centre crop of celeba, pixels (default: 148, IRMAE's; RaDOGAGA's: 178; WAE's: 140)"
     add("--crop", type=int, choices=data.celeba.CROPS, help=what)
     what = "squares of shape (default: released, from the centre to the lower right; centred: around the centre)"
     add("--squares", choices=data.shapes.SQUARES, help=what)
+    add_file_options(parser)
     add = cli.add_model(parser).add_argument
     add("--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)")
     networks = f"the networks (default: those the model is published with): {cli.titles(models.ARCHS)}"
-    add("--arch", choices=list(models.ARCHS), help=networks)
+    networks += "; of a file: relu:512-256 (default) or mlp:512-256 (tanh), hidden layers of these widths, or conv"
+    add("--arch", type=arch_name, metavar="ARCH", help=networks)
     add_options(parser)
     add = cli.add_run(parser, batch_size=32).add_argument
     add("--epochs", type=cli.positive, default=run.DEFAULT_EPOCHS, help="passes over the training images")
@@ -55,6 +57,28 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.resume:
         args = parser.with_defaults(resume_flags(args) | preset | given)
     return args
+
+
+def arch_name(text: str) -> str:
+    """The ``type`` of ``--arch``: a key of ``models.ARCHS``, or networks of vectors such as "relu:512-256"."""
+    if text not in models.ARCHS and not models.networks.VECTORS.fullmatch(text):
+        choices = ", ".join(models.ARCHS)
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {choices}, or such as relu:512-256)")
+    return text
+
+
+def add_file_options(parser: cli.Parser) -> None:
+    """How a file of one's own is read; None where not given."""
+    add = parser.add_argument_group("a file of your own (--dataset FILE)").add_argument
+    add("--scale", choices=list(data.arrays.SCALES), help=f"{cli.titles(data.arrays.SCALES)} (default: standard)")
+    add(
+        "--split",
+        choices=list(data.arrays.SPLITS),
+        help=f"{cli.titles(data.arrays.SPLITS)} (default: hash)".replace("%", "%%"),
+    )
+    what = "the column or array of labels (default: by its name, or y of .npz and .mat, where there is one)"
+    add("--label", metavar="NAME", help=what)
+    add("--ignore", nargs="+", metavar="COLUMN", help="columns to leave out")
 
 
 def add_options(parser: cli.Parser) -> None:
@@ -104,14 +128,18 @@ def check_resumable(saved: run.Checkpoint, asked: run.RunConfig, path: Path) -> 
     missing = [part for part in ("optimizer", "random") if getattr(saved, part) is None]
     if missing:
         raise UserError(f"{path}: a checkpoint without {', '.join(missing)} cannot be resumed: train again")
-    old, new = (config.to_dict() | config.options for config in (saved.config, asked))
+    old, new = (config.to_dict() | config.options | config.file for config in (saved.config, asked))
     for key in new:
-        if key not in ("options", *MAY_CHANGE) and old.get(key) != new[key]:
+        if key not in ("options", "file", *MAY_CHANGE) and old.get(key) != new[key]:
             raise UserError(
                 f"--resume: {key} is {old.get(key)} in {path} but {new[key]} on the command line: give the flags of "
                 "the first run, or train anew under another --model-name"
             )
     if saved.config.data_fingerprint not in (None, asked.data_fingerprint):
+        if saved.config.file:
+            raise UserError(
+                f"--resume: {asked.data_path} has changed since {path} was saved: put it back, or train anew"
+            )
         if saved.step > 0:
             raise UserError(
                 f"--resume: the images in {asked.data_path} are not those of the first run, which stopped in the "

@@ -10,7 +10,9 @@ print(run.spectrum().rank())
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,13 +20,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 import data
+from data.base import as_images
 from experiments.run import Checkpoint, RunConfig, read
 from models.base import Autoencoder
 from utils import checkpoint, devices, latents
 from utils.errors import UserError
 from utils.provenance import provenance
 
-Images = Tensor | np.ndarray | data.Dataset  # (N, C, H, W): floats in [0, 1] or uint8
+Images = Tensor | np.ndarray | data.Dataset  # (N, C, H, W): floats in [0, 1] or uint8; rows in the units of a file
 POSTERIORS = {"sample": "a draw of q(z | x), as the code released with IRMAE", "mean": "the mean of q(z | x)"}
 FIT_SIZE = 10_000  # training images whose codes a density is fitted to
 
@@ -52,6 +55,11 @@ class Trained:
         if (split, size) not in self._datasets:
             self._datasets[split, size] = self.config.load_data(split, size)
         return self._datasets[split, size]
+
+    @cached_property
+    def scaling(self) -> data.arrays.ArrayDataset:
+        """Of a model of a file: converts rows between its units and what the network sees."""
+        return cast(data.arrays.ArrayDataset, self.dataset("train"))
 
     def encode(self, images: Images) -> Tensor:
         """Codes ``(N, n)``, means of distributions. Raises UserError for images of another shape, type or range."""
@@ -88,37 +96,43 @@ class Trained:
     def _batches(self, images: Images) -> Iterator[Tensor]:
         if isinstance(images, data.Dataset):
             return images.batches(self.batch_size, self.device)
-        x, size = torch.as_tensor(images), self.config.image_size
-        shape = (self.config.channels, size, size)
-        if x.shape[1:] != shape:
-            raise UserError(f"images of shape {tuple(x.shape)}: expected (N, {', '.join(map(str, shape))})")
-        if x.dtype == torch.uint8:
-            x = x / 255
-        if not x.is_floating_point() or (x.numel() and not (x.min() >= 0 and x.max() <= 1)):
-            raise UserError(f"images of type {x.dtype}: expected uint8, or floats in [0, 1]")
-        return (part.to(self.device, torch.float32) for part in x.split(self.batch_size))
-
-    def is_stochastic(self, images: Images) -> bool:
-        """Whether the encoder gives a distribution: draws of these images' codes differ from the means."""
-        return not torch.equal(self.encode(images), self.sample_codes(images))
+        if self.config.file:
+            x = self.scaling.from_units(images)
+        else:
+            x = as_images(images, (self.config.channels, self.config.image_size, self.config.image_size))
+        return (part.to(self.device) for part in x.split(self.batch_size))
 
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
-        """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1], in main memory."""
-        return torch.cat([images.cpu() for images in self.decode_batches(codes)])
+        """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1]; of a file, rows in its units, float64."""
+        decoded = torch.cat([images.cpu() for images in self.decode_batches(codes)])
+        return torch.from_numpy(self.scaling.to_units(decoded)) if self.config.file else decoded
 
     @torch.no_grad()
     def decode_batches(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
-        """The same in batches, on the device: never all images at once."""
+        """The same in batches, on the device, of a file scaled as for training: never all images at once."""
         z, n = torch.as_tensor(codes).float(), self.config.latent_dim
         if z.ndim != 2 or z.shape[1] != n:
             raise UserError(f"codes of shape {tuple(z.shape)}: expected (N, {n})")
-        self.model.eval()
         for part in z.split(self.batch_size):
-            yield self.model.decode(part.to(self.device)).clamp(0, 1)
+            decoded = self.model.eval().decode(part.to(self.device))
+            yield decoded if self.config.file else decoded.clamp(0, 1)
 
     def spectrum(self, split: str = "test", size: int | None = None) -> latents.Spectrum:
         """Singular values of the covariance of the codes of a split, as ``singular.py`` shows them."""
         return latents.spectrum(self.codes(split, size))
+
+    @cached_property
+    def basis(self) -> latents.Basis:
+        """Mean and singular vectors of the codes of the first 10,000 training samples."""
+        return latents.basis(self.encode(self.dataset("train").first(FIT_SIZE)))
+
+    def coordinates(self, images: Images, rank: int | None = None) -> Tensor:
+        """Codes in the basis of their singular vectors: the first ``rank``, by default ``basis.spectrum.rank()``."""
+        return self.basis.coordinates(self.encode(images), rank)
+
+    def from_coordinates(self, coordinates: Tensor | np.ndarray) -> Tensor:
+        """What ``decode`` gives, of coordinates ``(N, rank)``; those that were cut are 0."""
+        return self.decode(self.basis.codes(coordinates))
 
     def training_codes(self) -> Tensor:
         """Codes of the first 10,000 training images, to which a density is fitted. Computed once."""
@@ -150,15 +164,13 @@ class Trained:
         config = self.config
         sizes = {key: getattr(config, key) for key in ("architecture", "channels", "latent_dim")}
         about = {"model_name": self.name, "model": config.model, "config": sizes | config.options}
-        about |= {"dataset": config.dataset} | config.data_options()
-        about |= {"posterior": self.posterior, "trained_by": self.trained_by}
+        about |= {"dataset": config.dataset, "posterior": self.posterior, "trained_by": self.trained_by}
+        about |= config.data_options() | config.file
         return about | {"provenance": provenance(self.device, self.seed)}
 
 
 def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | Path | None = None) -> Trained:
-    """The trained model of a checkpoint file: of ``train.py``, or a bare state dict of the code released with IRMAE.
-
-    Raises UserError for no such file, or one that is damaged or holds something else.
+    """The trained model of a checkpoint file, or of a bare state dict of IRMAE's release. Raises UserError for others.
 
     Args:
         device: "cpu" or "cuda". On CUDA, TF32 is disabled for the whole process, as in the scripts.

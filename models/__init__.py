@@ -118,13 +118,24 @@ def choose(name: str | None, linear_layers: int | None, vae: bool) -> str:
 def architecture(name: str, arch: str | None, described: dict) -> str:
     """The name of a model's networks on a data set that ``data.describe`` describes; ``arch`` None: as published."""
     arch = arch or find(name).default_arch
+    if ":" in arch:
+        raise UserError(f"--arch {arch}: networks of vectors; --dataset {described['name']} has images")
     if arch == "conv":
         return described["architecture"]
     return f"{'image-mlp' if arch == 'mlp' else arch}-{described['image_size']}"
 
 
+def require_squared_error(name: str) -> None:
+    """Raises UserError for a model of probabilities of pixels, which other values than those from 0 to 1 have not."""
+    if find(name).bernoulli:
+        others = ", ".join(other for other, model in MODELS.items() if not model.bernoulli)
+        raise UserError(f"--model {name}: its cross-entropy is of pixels from 0 to 1; for a file choose from {others}")
+
+
 def arch(architecture: str) -> str:
-    """The key of ``ARCHS`` that ``architecture`` made this name from."""
+    """What ``--arch`` was for networks of this name."""
+    if networks.VECTORS.fullmatch(architecture):
+        return architecture
     family, _ = networks.split(architecture)
     return {"image-mlp": "mlp"}.get(family, family if family in ARCHS else "conv")
 

@@ -28,6 +28,7 @@ class Autoencoder(nn.Module):
     Attributes:
         title: one line for ``--help``.
         default_arch: the networks that the model is published with, a key of ``models.ARCHS``.
+        bernoulli: whether the decoder gives probabilities of pixels, so that x must be in [0, 1].
         num_classes: K, of a model that finds classes without labels.
         train_size: number of training samples; the trainer sets it before the first step.
         pz_scale: σ_z of a prior N(0, σ_z² I), where that is the model's.
@@ -35,6 +36,7 @@ class Autoencoder(nn.Module):
 
     title: str
     default_arch = "conv"
+    bernoulli = False
     num_classes = 0
     train_size = 0
     pz_scale: float | None = None

@@ -40,6 +40,7 @@ class CatVAE(Autoencoder):
     """
 
     title = "CatVAE (arXiv 1806.08240): a mode of the prior for each of K classes"
+    bernoulli = True
     default_arch = "mlp"
     class_means: Tensor
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from models.base import Autoencoder
+from models.networks import unit_output
 from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
 
@@ -50,7 +51,7 @@ class RAE(Autoencoder):
         l2_layers: Annotated[str, Flag("whose weights l2 has", choices=("convolutions", "layers", "all"))] = "layers",
         sn_layers: Annotated[str, Flag("which layers sn has", choices=("released", "decoder"))] = "released",
     ):
-        super().__init__(architecture, channels, latent_dim, output=nn.Sigmoid())
+        super().__init__(architecture, channels, latent_dim, output=unit_output(architecture))
         self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight
         self.penalized = {"convolutions": (nn.ConvTranspose2d,), "layers": LAYERS, "all": nn.Module}[l2_layers]
         if penalty == "l2" and not any(isinstance(layer, self.penalized) for layer in self.dec.modules()):

@@ -47,6 +47,7 @@ class VAE(GaussianPosterior):
     """
 
     title = "VAE (arXiv 1312.6114): KL to N(0, I)"
+    bernoulli = True
 
     def __init__(self, architecture: str, channels: int, latent_dim: int, beta: Beta = 0.1):
         super().__init__(architecture, channels, latent_dim, nn.Sigmoid())
@@ -115,6 +116,7 @@ class BetaTCVAE(GaussianPosterior):
     """
 
     title = "beta-tcvae (arXiv 1802.04942): VAE with a weight on the total correlation"
+    bernoulli = True
 
     def __init__(self, architecture: str, channels: int, latent_dim: int, beta: Beta = 6.0):
         super().__init__(architecture, channels, latent_dim, nn.Sigmoid())

@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from models.base import Autoencoder, sample_gaussian
 from models.layers.mmd import mmd
+from models.networks import unit_output
 from models.networks.base import full_precision
 from models.networks.mlp import fully_connected
 from utils.flags import Flag, natural, non_negative_float, positive_float
@@ -49,7 +50,7 @@ class WAE(Autoencoder):
         e_pretrain: Annotated[int, Flag("steps that fit mean and covariance of the code to the prior", natural)] = 0,
     ):
         code_width = 2 * latent_dim if noise == "gaussian" else latent_dim
-        super().__init__(architecture, channels, latent_dim, code_width, nn.Sigmoid())
+        super().__init__(architecture, channels, latent_dim, code_width, unit_output(architecture))
         self.pz_scale, self.noise, self.cost_scale, self.e_pretrain = pz_scale, noise, cost_scale, e_pretrain
 
     def encode(self, x: Tensor) -> Tensor:

@@ -63,11 +63,31 @@ def titles(table: Mapping[str, Any]) -> str:
     return "; ".join(f"{name}: {row if isinstance(row, str) else row.title}" for name, row in table.items())
 
 
-def add_data(parser: Parser, datasets: Mapping) -> argparse._ArgumentGroup:
-    """Flags that say which images. ``datasets``: the table of names, each with a title."""
+def add_data(
+    parser: Parser, datasets: Mapping, name_of_file: Callable[[str], str | None] | None = None
+) -> argparse._ArgumentGroup:
+    """Flags that say which images.
+
+    Args:
+        datasets: the table of names, each with a title.
+        name_of_file: of a file that is a data set as well, then its ``--data-path``; None of another.
+    """
+
+    class Name(argparse.Action):
+        def __call__(self, parser, namespace, value, option_string=None):
+            known = value.lower() in datasets
+            name = value.lower() if known else name_of_file and name_of_file(value)
+            if name is None:
+                choices = f"{', '.join(datasets)}{', or a file' if name_of_file else ''}"
+                raise argparse.ArgumentError(self, f"invalid choice: {value!r} (choose from {choices})")
+            namespace.dataset = name
+            if not known:
+                namespace.data_path = value
+
     group = parser.add_argument_group("data")
     add = group.add_argument
-    add("--dataset", default="mnist", type=str.lower, choices=list(datasets), help=titles(datasets))
+    what = titles(datasets) + "; or a file of your own numbers, .npy, .npz, .csv or .mat" * (name_of_file is not None)
+    add("--dataset", default="mnist", action=Name, metavar="NAME|FILE" if name_of_file else "NAME", help=what)
     where = "where the data is or is downloaded to (default: where the checkpoint's was, or ./datasets)"
     add("--data-path", metavar="DIR", help=where)
     add("--image-size", type=positive, metavar="PIXELS", help="for folder: 32 to 256 (default: 64)")

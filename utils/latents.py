@@ -44,6 +44,37 @@ def spectrum(codes: Tensor) -> Spectrum:
     return Spectrum(values / values[0] if values[0] > 0 else values, float(values[0]))
 
 
+@dataclass(frozen=True)
+class Basis:
+    """The orthonormal basis of the singular vectors of codes' covariance, about their mean."""
+
+    mean: Tensor  # (n,) float64, as all
+    vectors: Tensor  # (n, n), columns by falling singular value
+    spectrum: Spectrum
+
+    def coordinates(self, codes: Tensor, rank: int | None = None) -> Tensor:
+        """The first ``rank`` coordinates ``(N, rank)`` of codes ``(N, n)``; None: the spectrum's rank."""
+        rank = self.spectrum.rank() if rank is None else rank
+        if not 0 <= rank <= len(self.mean):
+            raise UserError(f"rank {rank}: expected a number from 0 to n = {len(self.mean)}")
+        return (codes.double() - self.mean) @ self.vectors[:, :rank]
+
+    def codes(self, coordinates: Tensor | np.ndarray) -> Tensor:
+        """Codes ``(N, n)`` of the first coordinates ``(N, rank)``, the others being 0."""
+        kept, n = torch.as_tensor(coordinates).double(), len(self.mean)
+        if kept.ndim != 2 or kept.shape[1] > n:
+            raise UserError(f"coordinates of shape {tuple(kept.shape)}: expected (N, d), d at most n = {n}")
+        return self.mean + kept @ self.vectors[:, : kept.shape[1]].T
+
+
+def basis(codes: Tensor) -> Basis:
+    """The basis of codes ``(N, n)``; the sign of each vector is such that its largest entry is positive."""
+    found = spectrum(codes)
+    vectors = torch.from_numpy(np.linalg.svd(covariance(codes.double().numpy()))[0])
+    largest = vectors.abs().argmax(dim=0)
+    return Basis(codes.double().mean(dim=0), vectors * vectors[largest, torch.arange(len(vectors))].sign(), found)
+
+
 def covariance(values: np.ndarray) -> np.ndarray:
     """``(n, n)`` sample covariance of rows ``(N, n)``, for n = 1 too."""
     return np.cov(values, rowvar=False).reshape(values.shape[1], values.shape[1])

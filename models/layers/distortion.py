@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.layers.ssim import ssim
+from models.networks import any_range
 from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
 
@@ -34,7 +35,7 @@ def one_minus_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def choose_distortion(name: str, architecture: str, flag: str = "--distortion") -> Callable[[Tensor, Tensor], Tensor]:
-    """The function D that ``flag`` names. Raises UserError for SSIM on vectors, which have no neighbouring pixels."""
-    if name == "ssim" and architecture.startswith("mlp:"):
-        raise UserError(f"{flag} ssim compares images, but this data set holds vectors: use {flag} mse")
+    """The function D that ``flag`` names. Raises UserError for SSIM on vectors and fields, which are no images."""
+    if name == "ssim" and any_range(architecture):
+        raise UserError(f"{flag} ssim compares images, but this data set holds values of any range: use {flag} mse")
     return {"mse": squared_error, "ssim": one_minus_ssim}[name]

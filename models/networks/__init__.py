@@ -1,7 +1,8 @@
 """The encoders and decoders that the models share, by name, so that results differ by the regulariser only.
 
 ``"shape"``, ``"mnist"``, ``"celeba"``: the networks of IRMAE. ``"conv-128"``, ``"wae-64"``, ``"gdn-64"``,
-``"image-mlp-32"``: a family at an image size. ``"mlp:64-32"``: for vectors, hidden layers of 64 and 32.
+``"image-mlp-32"``: a family at an image size. ``"field-64"``: ``"conv-64"`` for fields of values of any range.
+``"mlp:64-32"`` and ``"relu:64-32"``: for vectors, hidden layers of 64 and 32 with tanh or ReLU.
 """
 
 import re
@@ -15,12 +16,24 @@ from utils.errors import UserError
 PUBLISHED = {"shape": 32, "mnist": 32, "celeba": 64}  # and the size of their images
 DIVISORS = {  # of the image size, in each family
     "conv": lambda size: 2 ** conv.halvings(size),
+    "field": lambda size: 2 ** conv.halvings(size),
     "wae": lambda size: 2 ** conv.halvings(size),
     "wae-pytorch": lambda size: size if size == wae_pytorch.IMAGE_SIZE else size + 1,  # that size and no other
     "gdn": lambda size: 2**gdn.HALVINGS,
     "image-mlp": lambda size: 1,
 }
 IMAGE_SIZES = range(32, 257)
+VECTORS = re.compile(r"(mlp|relu):([1-9]\d*(?:-[1-9]\d*)*)")
+
+
+def any_range(architecture: str) -> bool:
+    """Whether the networks are for vectors or fields, whose values may be any: an output function would limit them."""
+    return VECTORS.fullmatch(architecture) is not None or architecture.startswith("field-")
+
+
+def unit_output(architecture: str) -> nn.Module | None:
+    """A sigmoid for images in [0, 1], None for values of any range."""
+    return None if any_range(architecture) else nn.Sigmoid()
 
 
 def split(architecture: str) -> tuple[str, int]:
@@ -54,13 +67,14 @@ def build_networks(
     Args:
         channels: of the image, 1 or 3; the number of features of a vector.
         code_width: the encoder's output, n unless it also gives, for example, log-variances.
-        output: the decoder's last function (default: tanh for images, none for vectors and ``gdn``).
+        output: the decoder's last function (default: tanh for images, none for vectors, fields and ``gdn``).
         dropout: probability with which a hidden unit of an ``image-mlp`` is dropped in training.
     """
     code_width = code_width or latent_dim
-    if re.fullmatch(r"mlp:[1-9]\d*(-[1-9]\d*)*", architecture):
-        hidden_widths = tuple(int(width) for width in architecture.removeprefix("mlp:").split("-"))
-        return mlp.vector_networks(hidden_widths, channels, code_width, latent_dim, output or nn.Identity())
+    if match := VECTORS.fullmatch(architecture):
+        hidden_widths = tuple(int(width) for width in match[2].split("-"))
+        activation = {"mlp": nn.Tanh, "relu": nn.ReLU}[match[1]]
+        return mlp.vector_networks(hidden_widths, channels, code_width, latent_dim, output or nn.Identity(), activation)
     family, size = split(architecture)
     if family == "image-mlp":
         return mlp.image_networks((channels, size, size), code_width, latent_dim, output or nn.Tanh(), dropout)
@@ -68,6 +82,7 @@ def build_networks(
         return gdn.networks(size, channels, code_width, latent_dim, output or nn.Identity())
     if family == "wae-pytorch":
         return wae_pytorch.networks(channels, code_width, latent_dim, output or nn.Tanh())
+    output = output or (nn.Identity() if family == "field" else nn.Tanh())
     layout = conv.layout(family, size)
     encoder = conv.ConvEncoder(layout, channels, code_width)  # first: the random draws are in this order
-    return encoder, conv.conv_decoder(layout, channels, latent_dim, output or nn.Tanh())
+    return encoder, conv.conv_decoder(layout, channels, latent_dim, output)

@@ -19,11 +19,17 @@ def fully_connected(widths: tuple[int, ...], activation: type[nn.Module] = nn.Ta
 
 
 def vector_networks(
-    hidden_widths: tuple[int, ...], features: int, code_width: int, latent_dim: int, output: nn.Module
+    hidden_widths: tuple[int, ...],
+    features: int,
+    code_width: int,
+    latent_dim: int,
+    output: nn.Module,
+    activation: type[nn.Module] = nn.Tanh,
 ) -> tuple[nn.Module, Decoder]:
-    """Of vectors ``(B, features)``: linear layers with tanh between them; the decoder has the widths in reverse."""
-    encoder = named(layers=fully_connected((features, *hidden_widths, code_width)))
-    return encoder, Decoder(output, layers=fully_connected((latent_dim, *reversed(hidden_widths), features)))
+    """Of vectors ``(B, features)``: linear layers, the activation between them; the decoder's in reverse order."""
+    encoder = named(layers=fully_connected((features, *hidden_widths, code_width), activation))
+    decoder = fully_connected((latent_dim, *reversed(hidden_widths), features), activation)
+    return encoder, Decoder(output, layers=decoder)
 
 
 def image_networks(

@@ -107,3 +107,20 @@ def test_factors_are_predicted_from_the_codes_of_other_samples():
     assert -0.5 < found["c"] < 0.02  # not its own value, which 500 features would have fitted
     assert found["half, accuracy"] > 0.95 and found["half"] > 0.8
     assert found == singular.explained(codes, factors, 0)
+
+
+def test_coordinates_are_those_of_the_singular_vectors_of_the_covariance():
+    """Against an independent decomposition: that of the centred codes themselves, by numpy."""
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((200, 3)) @ np.diag([5.0, 1.0, 0.1]) @ rng.standard_normal((3, 6)) + 4
+    basis = latents.basis(torch.from_numpy(codes))
+    assert basis.spectrum.rank() == 2 and basis.spectrum.rank(1e-6) == 3
+    u, values, _ = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)
+    found = basis.coordinates(torch.from_numpy(codes), 3).numpy()
+    assert np.allclose(abs(found), abs(u[:, :3] * values[:3]))
+    assert torch.allclose(basis.codes(found), torch.from_numpy(codes))  # rank 3: nothing is lost
+    assert basis.coordinates(torch.from_numpy(codes)).shape == (200, 2)
+    assert torch.allclose(basis.codes(np.zeros((1, 0))), torch.from_numpy(codes.mean(axis=0, keepdims=True)))
+    for wrong in (lambda: basis.coordinates(torch.from_numpy(codes), 7), lambda: basis.codes(np.zeros((1, 7)))):
+        with pytest.raises(UserError, match="n = 6"):
+            wrong()
