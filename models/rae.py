@@ -53,7 +53,11 @@ class RAE(Autoencoder):
     ):
         super().__init__(architecture, channels, latent_dim, output=unit_output(architecture))
         self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight
-        self.penalized = {"convolutions": (nn.ConvTranspose2d,), "layers": LAYERS, "all": nn.Module}[l2_layers]
+        self.penalized: tuple[type[nn.Module], ...] = {
+            "convolutions": (nn.ConvTranspose2d,),
+            "layers": LAYERS,
+            "all": (nn.Module,),
+        }[l2_layers]
         if penalty == "l2" and not any(isinstance(layer, self.penalized) for layer in self.dec.modules()):
             raise UserError(f"--l2-layers {l2_layers}: the networks {architecture} have none: use --l2-layers layers")
         if penalty == "sn":

@@ -149,7 +149,7 @@ class WAEGAN(WAE):
             # The mean of log p(z) over the prior is −90.8 for n = 64: without this bias the discriminator would have to
             # learn it before anything else.
             with torch.no_grad():
-                self.adversary[-1].bias += 0.5 * self.latent_dim - self.log_normalizer()
+                self.adversary[-1].get_parameter("bias").add_(0.5 * self.latent_dim - self.log_normalizer())
 
     def log_normalizer(self) -> float:
         """log of the factor 1 / ((2π)^(n/2) σ_z^n) of the prior's density."""
