@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import models
 from experiments.irmae_release import describe_weights
-from utils.errors import UserError
+from utils.checkpoint import damaged
 
 FORMAT = 2  # raise it when an old reader would misread a new file
 FORMAT_1_PARTS = {  # where format 1 kept the configuration of a run
@@ -15,6 +15,7 @@ FORMAT_1_PARTS = {  # where format 1 kept the configuration of a run
     "data": ("name", "image_size", "channels", "path"),
     "training": ("batch_size", "seed", "lr", "precision"),
 }
+FORMAT_1_ONLY = {*FORMAT_1_PARTS, "target", "eager"}
 
 T = TypeVar("T")
 
@@ -47,14 +48,14 @@ def stored_values(record: dict, path: Path) -> dict:
     if record["format"] == 1:
         return format_1_values(record, path)
     if record["format"] != FORMAT:
-        raise UserError(f"{path}: checkpoint format {record['format']}, expected 1 or {FORMAT}: train again")
+        raise damaged(path, f"checkpoint format {record['format']}, expected 1 or {FORMAT}")
     return part(record, "config", path)
 
 
 def format_1_values(record: dict, path: Path) -> dict:
     for name, keys in FORMAT_1_PARTS.items():
         if missing := [key for key in keys if key not in part(record, name, path)]:
-            raise UserError(f"{path}: its {name} has no {', '.join(missing)}: train again")
+            raise damaged(path, f"its {name} has no {', '.join(missing)}")
     images = dict(record["data"])
     values = {"dataset": images.pop("name"), "data_path": images.pop("path")}
     values |= {"data_fingerprint": images.pop("files", None), **images, **record["training"]}
@@ -72,9 +73,9 @@ def model_values(described: dict) -> dict:
 def part(record: dict, name: str, path: Path) -> dict:
     """A part of a record. Raises UserError where it is missing or no dict."""
     if record.get(name) is None:
-        raise UserError(f"{path}: a checkpoint without {name}: train again")
+        raise damaged(path, f"a checkpoint without {name}")
     if not isinstance(record[name], dict):
-        raise UserError(f"{path}: its {name} is a {type(record[name]).__name__}, not a dict: train again")
+        raise damaged(path, f"its {name} is a {type(record[name]).__name__}, not a dict")
     return record[name]
 
 
@@ -85,9 +86,10 @@ def checked(cls: type[T], values: dict, path: Path) -> T:
     missing, unknown = [key for key in required if key not in values], [key for key in values if key not in kinds]
     if missing or unknown:
         wrong = f"no {', '.join(missing)}" if missing else f"an unknown {unknown[0]}"
-        raise UserError(f"{path}: its configuration has {wrong}: train again")
+        raise damaged(path, f"its configuration has {wrong}")
     for key, value in values.items():
-        if not isinstance(value, kinds[key] | int if kinds[key] is float else kinds[key]):
+        accepted = kinds[key] | int if float in (kinds[key], *typing.get_args(kinds[key])) else kinds[key]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kinds[key] is not bool):
             kind = getattr(kinds[key], "__name__", kinds[key])
-            raise UserError(f"{path}: its {key} is a {type(value).__name__}, not of type {kind}: train again")
+            raise damaged(path, f"its {key} is a {type(value).__name__}, not of type {kind}")
     return cls(**values)

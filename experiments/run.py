@@ -11,7 +11,7 @@ import torch
 
 import data
 import models
-from experiments import formats
+from experiments import formats, integrity
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
@@ -127,16 +127,21 @@ class Checkpoint:
 
 def read(path: str | Path) -> Checkpoint:
     """A checkpoint of format 2 or 1, or a bare state dict of the code released with IRMAE. Raises UserError."""
+    from experiments import train_flags  # which imports this module
+
     path = Path(path)
     record = checkpoint.load(path)
-    if "format" not in record:
-        record = {"weights": unwrap(record, path)}
-    stored = formats.config_values(record, path)
-    own = data.own_options(str(stored.get("dataset")))
-    defaults = {key: data.UNRECORDED[key] if "format" in record else choices[0] for key, choices in own.items()}
-    config = formats.checked(RunConfig, defaults | stored, path)
-    values = {each.name: record[each.name] for each in dataclasses.fields(Checkpoint) if each.name in record}
-    return formats.checked(Checkpoint, values | {"config": config}, path)
+    with integrity.refusing(path):
+        if "format" not in record:
+            record = {"weights": unwrap(record, path)}
+        stored = formats.config_values(record, path)
+        own = data.own_options(str(stored.get("dataset")))
+        defaults = {key: data.UNRECORDED[key] if "format" in record else choices[0] for key, choices in own.items()}
+        config = formats.checked(RunConfig, defaults | stored, path)
+        train_flags.refuse_values(config, path)
+        dropped = {"format", *(formats.FORMAT_1_ONLY if record.get("format") == 1 else ())}
+        values = {key: value for key, value in record.items() if key not in dropped}
+        return formats.checked(Checkpoint, values | {"config": config}, path)
 
 
 @dataclass
@@ -163,15 +168,11 @@ class Run:
         """Weights, optimiser and random state from the checkpoint; the learning rate stays the command line's."""
         optimizer, random = self.state.optimizer, self.state.random
         assert optimizer is not None and random is not None  # train_flags.check_resumable
-        # "capturable" belongs to the device: a run may go on where there is a GPU, or none.
-        keys = ("lr", "initial_lr", "capturable")
-        own = [{key: group[key] for key in keys if key in group} for group in self.optimizer.param_groups]
-        checkpoint.require_finite(self.state.weights, self.path)
+        integrity.check(self.state, self.model, self.path)
         self.model.load_state_dict(self.state.weights)
-        self.optimizer.load_state_dict(optimizer)
+        # The settings of the groups are those of the command line and of this device, which may be a GPU or none.
+        self.optimizer.load_state_dict(optimizer | {"param_groups": self.optimizer.state_dict()["param_groups"]})
         devices.match_layout(self.optimizer)
-        for group, values in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(values)
         torch.set_rng_state(random["cpu"])
         if self.device.type == "cuda" and random["cuda"] is not None:
             torch.cuda.set_rng_state(random["cuda"])

@@ -15,8 +15,7 @@ MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_ever
               "skip_corrupt")  # of a run  # fmt: skip
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The arguments of train.py: typed, of ``--preset``, of the checkpoint with ``--resume``, else the defaults."""
+def make_parser() -> cli.Parser:
     parser = cli.Parser("Train any model of the repository on any of its data sets.")
     presets = f"flags of an experiment, each of which a flag overrides: {cli.titles(PRESETS)}"
     parser.add_argument("--preset", choices=list(PRESETS), help=presets)
@@ -49,6 +48,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     resume = "go on where the checkpoint of this name stopped, with its flags where none are given"
     add("--resume", action="store_true", help=resume)
     cli.add_checkpoint(parser, default="the model's")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The arguments of train.py: typed, of ``--preset``, of the checkpoint with ``--resume``, else the defaults."""
+    parser = make_parser()
     given = parser.parse_given(arguments)
     preset = PRESETS[given["preset"]].flags if "preset" in given else {}
     if given.get("dataset", preset.get("dataset")) != preset.get("dataset"):  # another than the preset's
@@ -79,6 +84,25 @@ def add_file_options(parser: cli.Parser) -> None:
     what = "the column or array of labels (default: by its name, or y of .npz and .mat, where there is one)"
     add("--label", metavar="NAME", help=what)
     add("--ignore", nargs="+", metavar="COLUMN", help="columns to leave out")
+
+
+def refuse_values(config: run.RunConfig, path: Path) -> None:
+    """Raises UserError where a value of a checkpoint's configuration is none that its flag takes."""
+    if models.image_size(config.architecture) != config.image_size:
+        raise checkpoint.damaged(path, f"its {config.architecture} is not for images of {config.image_size} pixels")
+    values, own = config.flags(), models.flags(config.model)
+    for action in make_parser()._actions:
+        value, flag = values.get(action.dest), own.get(action.dest)
+        convert, choices = (flag.type, flag.choices) if flag and not flag.switch else (action.type, action.choices)
+        try:
+            fits = (
+                value in (*choices, None) if choices else value is None or not convert or convert(str(value)) == value
+            )
+        except argparse.ArgumentTypeError:
+            fits = False
+        if not fits:
+            found = f"its {action.dest} is {value!r}, which {action.option_strings[-1]} does not take"
+            raise checkpoint.damaged(path, found)
 
 
 def add_options(parser: cli.Parser) -> None:

@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 import data
 from data.base import as_images
+from experiments import integrity
 from experiments.run import Checkpoint, RunConfig, read
 from models.base import Autoencoder
-from utils import checkpoint, devices, latents
+from utils import devices, latents
 from utils.errors import UserError
 from utils.provenance import provenance
 
@@ -186,15 +187,12 @@ def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | 
 def build(path: Path, saved: Checkpoint, device: torch.device, data_path: str | Path | None = None) -> Trained:
     """The trained model of the content of a checkpoint. Raises UserError where its weights are not usable."""
     config = saved.config
-    place = data_path or data.recorded_path(config.dataset, config.data_path, path) or data.DEFAULT_PATH
-    config = replace(config, data_path=str(place))
-    model = config.build_model()
-    try:
+    with integrity.refusing(path):
+        place = data_path or data.recorded_path(config.dataset, config.data_path, path) or data.DEFAULT_PATH
+        config = replace(config, data_path=str(place))
+        model = config.build_model()
+        integrity.check(saved, model, path)
         model.load_state_dict(saved.weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path}: its weights do not fit the model {config.model} it names ({reason})") from error
-    checkpoint.require_finite(model.state_dict(), path)
     devices.prepare(model, device).eval()
     seconds = sum(row["seconds"] for row in saved.metrics) if saved.metrics else None
     return Trained(path.name, path, model, config, device, saved.epoch or None, seconds, saved.provenance)

@@ -3,15 +3,17 @@
 import contextlib
 import itertools
 import os
+import re
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from utils.errors import UserError
+from utils.errors import UserError, exhausted
 from utils.files import replacing
 
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
@@ -77,16 +79,39 @@ def load(path: Path) -> dict:
         hint = f"there are: {', '.join(others)}" if others else "none has been trained yet: see train.py --help"
         raise UserError(f"{path}: no such checkpoint (--checkpoint, --dataset, --model-name); {hint}")
     try:
-        if zipfile.is_zipfile(path):  # torch.load does not compare the checksums
-            with zipfile.ZipFile(path) as archive:
-                if (wrong := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"{wrong} has changed since it was written")
-        record = torch.load(path, map_location="cpu", weights_only=True)
+        record = read_tensors(path)
     except Exception as error:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
-        raise UserError(f"{path}: not a checkpoint, or a damaged one ({type(error).__name__}): train again") from error
+        if exhausted(error):
+            raise
+        raise damaged(path, f"not a checkpoint, or a damaged one ({type(error).__name__})") from error
     if isinstance(record, dict) and record:
         return dict(record)
     raise UserError(f"{path}: not a checkpoint of train.py (it holds a {type(record).__name__})")
+
+
+def read_tensors(path: Path) -> Any:
+    """What torch.save wrote, on the CPU. Its checksums, which torch.load ignores, are compared; no code in it is run.
+
+    Raises whatever a damaged file makes fail.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise zipfile.BadZipFile("compressed")  # torch.save compresses nothing
+            if (wrong := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{wrong} has changed since it was written")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """The error about a checkpoint that cannot be used; it names the newest earlier run of that name that can."""
+    stamped = re.compile(re.escape(path.name) + r"-\d{8}-\d{6}(-\d+)?")
+    earlier = [file for file in path.parent.glob("previous/*") if stamped.fullmatch(file.name)]
+    for file in sorted(earlier, key=lambda each: each.stat().st_mtime, reverse=True):
+        with contextlib.suppress(Exception):
+            read_tensors(file)
+            return UserError(f"{path}: {reason}: the newest good one is {file}")
+    return UserError(f"{path}: {reason}: train again")
 
 
 def available(folder: Path) -> list[str]:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
-from utils.errors import Diverged, UserError
+from utils.errors import Diverged, UserError, exhausted
 from utils.flags import at_least_two, natural, non_negative_float, positive, positive_float, seed  # noqa: F401
 
 USERS_MISTAKES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -157,8 +155,6 @@ def run(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would only print a traceback
         print(f"\n{script}: interrupted", file=sys.stderr)
         sys.exit(130)
-    except torch.OutOfMemoryError as error:
-        end(1, f"out of memory ({str(error).splitlines()[0]}): try a smaller --batch-size")
     except BrokenPipeError:  # the reader of our output, say head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -166,3 +162,7 @@ def run(main: Callable[[], None]) -> None:
         if error.filename is None and error.errno is None:
             raise
         end(2 if error.errno in USERS_MISTAKES else 1, f"{error.filename or 'file system'}: {error.strerror}")
+    except Exception as error:
+        if (reason := exhausted(error)) is None:
+            raise
+        end(1, f"out of memory ({reason}): try a smaller --batch-size, -n or size of what is drawn")

@@ -101,7 +101,11 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
     record = torch.load(trained / "digits" / "ae", weights_only=True)
     record["config"]["latent_dim"] = 99
     torch.save(record, folder / "ae")
-    assert_refused(call("singular.py", "--dataset", "digits", "--checkpoint", tmp_path), "weights do not fit")
+    assert_refused(
+        call("singular.py", "--dataset", "digits", "--checkpoint", tmp_path),
+        "is not that of the ae it names",
+        "weights",
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,10 @@ def test_weights_that_do_not_fit_their_model(call, trained, tmp_path):
         (lambda record: record.clear() or record.update(format=1), ["a checkpoint without weights"]),
         (lambda record: record["config"].update(architecture="resnet"), ["unknown architecture 'resnet'"]),
         (lambda record: record["config"].update(model="gan"), ["unknown model 'gan'"]),
-        (lambda record: record["weights"]["enc.fc.bias"].fill_(torch.nan), ["not finite numbers", "enc.fc.bias"]),
+        (
+            lambda record: record["weights"]["enc.fc.bias"].fill_(torch.nan),
+            ["enc.fc.bias: not finite numbers"],
+        ),
         (lambda record: record.update(format=3), ["format 3", "expected 1 or 2"]),
         (lambda record: record.update(config="ae"), ["its config is a str, not a dict"]),
         (lambda record: record["config"].update(latent_dim="16"), ["its latent_dim is a str, not of type int"]),
@@ -148,7 +155,7 @@ def test_a_checkpoint_of_nan_is_not_resumed(call, trained, tmp_path):
     record["weights"]["enc.fc.bias"].fill_(torch.nan)
     torch.save(record, tmp_path / "digits" / "ae")
     result = call("train.py", "--dataset", "digits", "--checkpoint", tmp_path, "--epochs", 3, "--resume")
-    assert_refused(result, "weights are not finite numbers")
+    assert_refused(result, "weights, enc.fc.bias: not finite numbers")
 
 
 def test_resume_with_other_flags(call, trained, tmp_path):
