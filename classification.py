@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -163,7 +164,9 @@ def train_classifier(args: argparse.Namespace) -> None:
     keys = ("supervised", "codes", "subset", "seed", "epochs", "batch_size", "lr")
     row = trained.summary() | {"train_size": size} | {key: getattr(args, key) for key in keys}
     path = evaluation.output_path(args, "classification", trained.name, suffix=".json")
-    files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):  # another size of the training set may be finished just now
+        files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
     print(
         f"{trained.name} on {args.dataset}, {args.codes} codes, {size} labels ({args.subset}): "
         f"test accuracy {result['test_accuracy']:.4f} (best seen {result['best_test_accuracy']:.4f}); {path}"

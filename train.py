@@ -35,7 +35,8 @@ SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 def main() -> None:
     args = train_flags.parse()
     config = RunConfig.from_args(args)
-    path = checkpoint.path_of(args.checkpoint, config.dataset, args.model_name or config.model)
+    name = config.model if args.model_name is None else args.model_name
+    path = checkpoint.path_of(args.checkpoint, config.dataset, name)
     device = devices.choose(args.gpu)
     if devices.emulated(config.precision, device) and distributed.local_rank() == 0:
         print("warning: --precision bf16: this processor only emulates bfloat16: slower than fp32", file=sys.stderr)

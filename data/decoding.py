@@ -1,6 +1,7 @@
 """Image files decoded once, in parallel, into a memory-mapped uint8 cache beside them."""
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.base import LoadOptions
-from utils.errors import UserError
+from utils.errors import UserError, exhausted
 from utils.files import fingerprint, replacing
 
-CACHE_VERSION = 3  # raise it when the meaning of a cached pixel changes
+CACHE_VERSION = 4  # raise it when the meaning of a cached pixel changes
 WHITES = (1.0, 255.0, 65535.0)  # candidates where the format, TIFF, does not define the value of white
 OVERSHOOT = 1.1  # largest accepted value / white: resampling overshoots; clipped
 
@@ -129,23 +130,60 @@ def decode_all(
     tiffs = [file for file in [*files, *other_splits] if file.suffix.lower() in (".tif", ".tiff")]
     described = (options.channels, options.image_size, crop.__name__, options.skip_corrupt, options.white)
     cache = cache_file(root, [*files, *tiffs], *described)
-    kept_file = cache.with_suffix(".kept.npy")
-    if not (cache.is_file() and kept_file.is_file()):
+    index_file = cache.with_suffix(".index.npz")
+    kept = read_index(cache, index_file)
+    if kept is None:
         found = common_white(tiffs, root) if tiffs and options.white is None else None
         decoder = partial(decode, options=options, crop=crop, found=found)
-        with replacing(cache) as pixels, replacing(kept_file) as indices:
-            np.save(indices, np.array(_decode_into(pixels, files, options, decoder, title)))
-    kept = np.load(kept_file).tolist()
+        with replacing(cache) as pixels:
+            kept = _decode_into(pixels, files, options, decoder, title)
+            checksum = file_checksum(pixels)
+        with replacing(index_file) as index:
+            np.savez(index, kept=np.array(kept), checksum=np.array(checksum))
     if len(kept) < len(files):
         print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
     # Copy-on-write: PyTorch wants writable memory, and nothing written would reach the file.
     return torch.from_numpy(np.load(cache, mmap_mode="c")), kept
 
 
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file's content: a gigabyte in about a second."""
+    checksum = 0
+    with open(path, "rb") as stream:
+        while chunk := stream.read(2**24):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
+
+
+def read_index(cache: Path, index_file: Path) -> list[int] | None:
+    """The indices of the files in a cache; None where there is none, or it is damaged, which is printed."""
+    if not (cache.is_file() and index_file.is_file()):
+        return None
+    try:
+        with np.load(index_file, allow_pickle=False) as index:  # whose own checksums are compared
+            kept, checksum = index["kept"].tolist(), int(index["checksum"])
+        if file_checksum(cache) == checksum:
+            return kept
+        reason = "its checksum is another"
+    except Exception as error:
+        reason = f"its index cannot be read, {type(error).__name__}"
+    print(f"{cache}: this cache is damaged ({reason}): decoding the images again")
+    return None
+
+
+def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped uint8 array in a new .npy file. Raises OSError where the disk has no room for all of it."""
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):  # a write to a page that has no block on the disk ends the process
+        with open(path, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return pixels
+
+
 def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, decode: Callable, title: str) -> list[int]:
     """Decode into an .npy file at ``target``, which then holds only the good images; their indices."""
     shape = (options.channels, options.image_size, options.image_size)
-    pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(files), *shape))
+    pixels = allocate(target, (len(files), *shape))
 
     def work(index: int) -> Exception | None:
         try:
@@ -160,6 +198,8 @@ def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, deco
         for index, error in enumerate(tqdm(pool.map(work, range(len(files))), title, len(files), disable=None)):
             if error is None:
                 kept.append(index)
+            elif getattr(error, "errno", None) or exhausted(error):
+                raise error  # of this machine, permissions say: the file may be good
             elif options.skip_corrupt:
                 tqdm.write(f"skipped {files[index]}: {error}")
             else:
@@ -172,7 +212,7 @@ def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, deco
     pixels.flush()
     if len(kept) < len(files):  # a file of the good images only, never all of them in memory
         with replacing(target) as smaller:
-            good = np.lib.format.open_memmap(smaller, "w+", np.uint8, (len(kept), *shape))
+            good = allocate(smaller, (len(kept), *shape))
             for new, old in enumerate(kept):
                 good[new] = pixels[old]
             good.flush()

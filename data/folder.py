@@ -59,7 +59,11 @@ def fingerprint(path: Path) -> str | None:
 def list_images(folder: Path) -> list[Path]:
     """Every image file below the folder, sorted; hidden files and folders are left out."""
     found, seen = [], set()
-    for directory, folders, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:  # a sub-folder that cannot be read is not an empty one
+        raise error
+
+    for directory, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         place = os.path.realpath(directory)
         if place in seen:  # a link back up: every image is listed once
             folders[:] = []

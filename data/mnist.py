@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.base import Dataset, LoadOptions
 from data.download import download
+from data.unpacking import refuse_larger
 from utils.errors import UserError
 
 IMAGE_SIZE = 32
@@ -30,19 +31,22 @@ FIRST_LABELS = {
 def read_idx(path: Path) -> np.ndarray:
     """The array in an IDX file of unsigned bytes, plain or gzip. Raises UserError for any other or a damaged file."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+            # Two zero bytes, the type (8: unsigned byte), the number of dimensions, then each as a big-endian int32.
+            magic = stream.read(4)
+            if len(magic) < 4 or magic[:3] != b"\x00\x00\x08":
+                found = magic.hex() or "nothing"
+                raise UserError(f"{path}: not an IDX file of bytes (it begins with {found}): replace it")
+            sizes = stream.read(4 * magic[3])
+            shape = struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
+            refuse_larger(path, math.prod(shape))
+            content = stream.read(math.prod(shape) + 1)  # one byte more: there is to be none
+            if stream.read(1) or len(shape) != magic[3] or len(content) != math.prod(shape):
+                found = f"found {len(content)} bytes{' and more' * (len(content) > math.prod(shape))}"
+                raise UserError(f"{path}: truncated IDX file: {found} for shape {shape}: download it again")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip file ({error}): download it again") from error
-    # Two zero bytes, the type (8: unsigned byte), the number of dimensions, then each size as a big-endian int32.
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        found = content[:4].hex() or "nothing"
-        raise UserError(f"{path}: not an IDX file of bytes (it begins with {found}): replace it")
-    header = 4 + 4 * content[3]
-    shape = struct.unpack(f">{content[3]}I", content[4:header]) if len(content) >= header else None
-    if shape is None or len(content) != header + math.prod(shape):
-        expected = f"shape {shape}" if shape else "a header of more"
-        raise UserError(f"{path}: truncated IDX file: found {len(content)} bytes for {expected}: download it again")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def find_idx(name: str, kind: str, path: Path) -> tuple[Path, Path] | None:
@@ -77,6 +81,10 @@ def load(name: str, split: str, path: Path, options: LoadOptions) -> Dataset:
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         found = f"images of shape {images.shape} do not match the labels {labels.shape} of {files[1]}"
         raise UserError(f"{files[0]}: {found}")
+    if images.size == 0:
+        raise UserError(f"{files[0]}: an array of shape {images.shape} holds no images: download it again")
+    if labels.max() >= len(DIGIT_CLASSES):
+        raise UserError(f"{files[1]}: found the label {labels.max()}, expected 0 to 9: download it again")
     other = "mnist" if name == "fashion-mnist" else "fashion-mnist"
     if labels[:10].tolist() == FIRST_LABELS[other][kind]:
         found = f"these are the labels of {other}, expected {name} (--dataset, --data-path)"

@@ -2,8 +2,6 @@
 
 import csv
 import gzip
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +12,7 @@ import pandas as pd
 import scipy.io
 import scipy.sparse
 
+from data import unpacking
 from data.table_columns import is_header, is_missing, is_number
 from utils.errors import UserError
 
@@ -37,12 +36,20 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"
         raise UserError(f"{path}: expected a file ({', '.join(SUFFIXES)}), found {found}")
-    return (read_arrays(path), False) if path.suffix.lower() in (".npz", ".mat") else read_text(path)
+    try:
+        if path.suffix.lower() == ".gz":
+            unpacking.check(path)
+        return (read_arrays(path), False) if path.suffix.lower() in (".npz", ".mat") else read_text(path)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise damaged(path, error) from error
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz`` or ``.mat`` file by their names, sparse ones made dense; of ``.npy``, X."""
     try:
+        unpacking.check(path)
         if path.suffix.lower() == ".mat":
             arrays = scipy.io.loadmat(path)
         elif path.suffix.lower() == ".npy":
@@ -52,10 +59,18 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
                 arrays = dict(archive)
     except NotImplementedError as error:
         raise UserError(f"{path}: a MATLAB 7.3 file; save it again with save('-v7')") from error
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile, scipy.io.matlab.MatReadError) as error:
-        raise UserError(f"{path}: cannot be read as {path.suffix} ({error}): download it again") from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise damaged(path, error) from error
     named = {name: array for name, array in arrays.items() if not name.startswith("__")}
     return {name: a.toarray() if scipy.sparse.issparse(a) else np.asarray(a) for name, a in named.items()}
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """A file can be damaged anywhere in its compression, its headers or its content."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path}: cannot be read as {path.suffix}, or is damaged ({reason}): get it again")
 
 
 def read_arrays(path: Path) -> pd.DataFrame:
@@ -64,6 +79,8 @@ def read_arrays(path: Path) -> pd.DataFrame:
         found = f"{'no labels: ' * ('X' in arrays)}expected arrays X (rows × columns) and y (labels), found"
         raise UserError(f"{path}: {found} {', '.join(arrays)}")
     values, labels = arrays["X"], arrays["y"].ravel()
+    if labels.dtype == object:  # a cell array of words
+        labels = np.array([str(np.squeeze(label)) for label in labels])
     if values.ndim != 2 or not is_numeric(values):
         raise UserError(f"{path}: expected X as a matrix of numbers, found {values.dtype} of shape {values.shape}")
     if len(labels) != len(values):
@@ -117,8 +134,6 @@ def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
     except pd.errors.ParserError as error:
         refuse_width(lines(path), path, width)
         raise UserError(f"{path}: not a comma-separated text file ({error})") from error
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
-        raise UserError(f"{path}: not a comma-separated text file, or a damaged one ({error})") from error
     if not header:
         frame.columns = [str(position + 1) for position in range(width)]
     columns = {name: checked(frame, position, path, header) for position, name in enumerate(frame.columns)}

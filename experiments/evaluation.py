@@ -30,7 +30,8 @@ def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False, 
 
 def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
     """The trained model ``name``, else ``--model-name``, else the newest. Raises UserError for a flag against it."""
-    path = checkpoint.path_of(args.checkpoint, args.dataset, name or args.model_name or newest(args))
+    name = args.model_name if name is None else name
+    path = checkpoint.path_of(args.checkpoint, args.dataset, newest(args) if name is None else name)
     saved = read(path)
     check_flags(args, saved.config, path)
     if not saved.config.file:

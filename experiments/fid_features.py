@@ -4,6 +4,8 @@ Distances of Inception features are called FID and KID, those of classifier feat
 the two are not comparable.
 """
 
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import data
+from experiments import integrity
 from experiments.trained import Trained
-from utils import files
+from utils import checkpoint, files
 from utils.errors import UserError
 
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 EPOCHS, MIN_STEPS = 4, 400  # of the classifier: passes over the labelled images, more of them on a small data set
 BATCH_SIZE, LEARNING_RATE = 128, 3e-3
 WIDTHS, FEATURES = (16, 32, 64), 128
+
+
+def require_digest(path: Path) -> None:
+    """Raises ValueError where a file's name ends in the beginning of its SHA-256, as torch.hub names it, and lies."""
+    if named := re.search(r"-([0-9a-f]{8,})\.pth$", path.name):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if not digest.startswith(named[1]):
+            raise ValueError(f"damaged: its SHA-256 begins with {digest[:8]}, expected {named[1]}")
 
 
 class FeaturesUnavailable(Exception):
@@ -69,16 +81,24 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
 
     Raises UserError for another file or none there, FeaturesUnavailable where there is no download or torch-fidelity.
     """
-    expected = "expected weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
+    expected = f"expected {INCEPTION} of torch-fidelity"
     if weights is not None and not Path(weights).is_file():
         raise UserError(f"--inception-weights {weights}: no such file; {expected}")
     try:
         if weights is not None:
-            torch.load(weights, map_location="cpu", weights_only=True)  # the library would run any code in the file
+            checkpoint.read_tensors(Path(weights))  # the library would run any code in the file
+            require_digest(Path(weights))
+        elif (cached := Path(torch.hub.get_dir(), "checkpoints", INCEPTION)).is_file():
+            try:
+                require_digest(cached)
+            except ValueError as error:
+                print(f"{cached}: {error}: downloading it again")
+                cached.unlink()
         network = Inception(weights)
     except Exception as error:  # a damaged file can fail anywhere
         if weights is not None:
-            reason = f"not the weights of FID's Inception network ({type(error).__name__})"
+            why = error if isinstance(error, ValueError) else type(error).__name__
+            reason = f"not the weights of FID's Inception network ({why})"
             raise UserError(f"--inception-weights {weights}: {reason}; {expected}") from error
         if isinstance(error, ModuleNotFoundError):
             raise FeaturesUnavailable("FID and KID need torch-fidelity (pip install torch-fidelity)") from error
@@ -115,28 +135,37 @@ def classifier(folder: Path, trained: Trained) -> Extractor:
         raise UserError(f"--features classifier: {name} has no labels to train one on; use --features inception")
     identity = fingerprint(train_set, test_set)
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():  # one of several processes trains it
-        record = kept_classifier(path, device)
         torch.manual_seed(0)
         network = Classifier(config.channels, int(train_set.labels.max()) + 1).to(device)
+        record = kept_classifier(path, network)
         if record is None or record["identity"] != identity:
             print(f"training the classifier of {name} whose features FID_cls compares: once, a few minutes on a CPU")
             fit(network, train_set, device)
             found = accuracy(network, test_set, device)
             record = {"identity": identity, "test_accuracy": found, "weights": network.state_dict()}
-            with files.replacing(path) as temporary:
-                torch.save(record, temporary)
+            checkpoint.save(path, record)
     network.load_state_dict(record["weights"])
     print(f"features of a classifier with test accuracy {record['test_accuracy']:.4f}: {path}")
     return Extractor("classifier", "_cls", network.eval(), 500, device, record["test_accuracy"])
 
 
-def kept_classifier(path: Path, device: torch.device) -> dict | None:
-    """What an earlier call saved; None where there is nothing or it is damaged, as it is quickly trained again."""
-    try:
-        record = torch.load(path, map_location=device, weights_only=True)
-    except Exception:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
+def kept_classifier(path: Path, network: Classifier) -> dict | None:
+    """What an earlier call saved; None where there is nothing, or it is damaged, which is printed: trained again."""
+    if not path.is_file():
         return None
-    return record if isinstance(record, dict) and {"identity", "weights", "test_accuracy"} <= record.keys() else None
+    weights = {key: value.cpu() for key, value in network.state_dict().items()}
+    try:
+        record = checkpoint.read_tensors(path)
+        if record["identity"] and len(record["weights"]["head.bias"]) != network.head.out_features:
+            return None  # of other data
+        expected = {"identity": "", "test_accuracy": 0.0, "weights": weights}
+        reason = integrity.difference(record | {"weights": dict(record["weights"])}, expected, "classifier")
+    except Exception as error:  # a damaged file can fail anywhere in the zip, the pickle or a tensor
+        reason = type(error).__name__
+    if reason is None:
+        return record
+    print(f"{path}: this classifier is damaged ({reason}): training it again")
+    return None
 
 
 def fingerprint(*datasets: data.Dataset) -> str:

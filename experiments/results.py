@@ -2,16 +2,19 @@
 
 import argparse
 import json
+import math
 import statistics
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from experiments.columns import column_of
-from experiments.plan import Plan, dataset_of, features_of
+from experiments.plan import Plan, dataset_of, features_of, hash_of
 from experiments.table_types import Row, Table
 from experiments.tables import TABLES
 
+SHARES = ("accuracy", "precision", "recall", "f1", "roc_auc")
+CORRELATIONS = ("pearson", "spearman", "isometry", "ssim")
 SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and KID's names, by their features
 
 
@@ -28,7 +31,18 @@ def read_cell(file: Path) -> dict | None:
             cell["metrics"].pop("ssim", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return cell if complete and all(isinstance(value, int | float) for value in cell["metrics"].values()) else None
+    numbers = cell["metrics"].items()
+    usable = complete and file.stem == hash_of(cell["config"]) and all(plausible(key, value) for key, value in numbers)
+    return cell if usable else None
+
+
+def plausible(metric: str, value: object) -> bool:
+    """Whether a value read from a file can be that of a metric: a finite number, of a share from 0 to 1."""
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        return False
+    if metric.endswith(SHARES):
+        return 0 <= value <= 1  # type: ignore[operator]
+    return abs(value) <= 1 + 1e-6 or not metric.startswith(CORRELATIONS)  # type: ignore[arg-type]
 
 
 def read_cells(folder: Path) -> dict[str, dict]:

@@ -191,9 +191,12 @@ class Run:
         checkpoint.save(self.path, record)
 
     def check_finite(self, losses: dict[str, float]) -> None:
-        """Raises Diverged where a loss or a weight is not a finite number."""
+        """Raises Diverged where a loss, a weight or a moment of the optimiser is not a finite number."""
         wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
         wrong += [f"weights {key}" for key in checkpoint.not_finite(self.model.state_dict())]
+        states = self.optimizer.state_dict()["state"].items()
+        moments = {f"{key} of parameter {i}": value for i, state in states for key, value in state.items()}
+        wrong += checkpoint.not_finite(moments)
         if wrong:
             kept = f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved"
             epoch = self.state.epoch + 1

@@ -19,6 +19,7 @@ from torch import Tensor
 import models
 from data.table import VectorDataset
 from experiments.anomaly_presets import TRAINING, Settings
+from experiments.results import plausible
 from models.base import DensityModel
 from utils import cli, files, loop
 from utils.errors import Diverged, UserError
@@ -132,10 +133,11 @@ def made_here(gpu: bool, seed: int) -> dict:
 
 def append_row(path: Path, row: dict) -> None:
     """A finished run, on the disk when this returns."""
-    with open(path, "a") as stream:
+    with files.named_errors(path), open(path, "a") as stream:
         stream.write(json.dumps(row) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+    files.written.append(path)
 
 
 def finished(
@@ -155,6 +157,8 @@ def finished(
                 raise ValueError(f"row {number} is {row!r}")
             if not keys | {"model", "seed", "settings", "data"} <= row.keys():
                 continue  # another version wrote it
+            if wrong := [key for key in keys if not plausible(key, row[key])]:
+                raise ValueError(f"row {number}: {wrong[0]} is {row[wrong[0]]!r}")
             if row["data"] == data and row["seed"] in seeds and row["settings"] == chosen.get(row["model"]):
                 found.setdefault((row["model"], row["seed"]), row)
     except ValueError as error:  # of UTF-8 and JSON too

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import data
 import models
@@ -93,11 +94,15 @@ def refuse_values(config: run.RunConfig, path: Path) -> None:
     values, own = config.flags(), models.flags(config.model)
     for action in make_parser()._actions:
         value, flag = values.get(action.dest), own.get(action.dest)
-        convert, choices = (flag.type, flag.choices) if flag and not flag.switch else (action.type, action.choices)
+        convert: Any = flag.type if flag else action.type  # flags of several models may differ in what they take
+        choices = flag.choices if flag else action.choices
+        if value is None:
+            continue
         try:
-            fits = (
-                value in (*choices, None) if choices else value is None or not convert or convert(str(value)) == value
-            )
+            if action.nargs == 0:  # a switch
+                fits = isinstance(value, bool)
+            else:
+                fits = value in choices if choices else not convert or convert(str(value)) == value
         except argparse.ArgumentTypeError:
             fits = False
         if not fits:
@@ -128,7 +133,7 @@ def add_options(parser: cli.Parser) -> None:
 def resume_flags(args: argparse.Namespace) -> dict[str, object]:
     """The flags that ``--resume`` takes from the checkpoint, each overridden by one that is given; {} without one."""
     asked = models.choose(args.model, args.linear_layers, args.vae)
-    path = checkpoint.path_of(args.checkpoint, args.dataset, args.model_name or asked)
+    path = checkpoint.path_of(args.checkpoint, args.dataset, asked if args.model_name is None else args.model_name)
     model_given = args.model is not None or args.vae or args.linear_layers is not None
     if not path.exists():
         if args.model_name and not model_given:

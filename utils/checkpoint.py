@@ -68,8 +68,12 @@ def exclusive_run(path: Path, main_process: bool = True) -> Iterator[None]:
 
 def save(path: Path, record: dict) -> None:
     """Write a record of plain values and tensors; a run killed at any moment leaves the old file or the new one."""
-    with replacing(path) as temporary:
-        torch.save(record, temporary)
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        try:
+            torch.save(record, stream)
+        except RuntimeError as error:  # of the archive that could not be completed
+            cause = error.__context__
+            raise (cause if isinstance(cause, OSError) else error) from None  # of the full disk
 
 
 def load(path: Path) -> dict:
@@ -145,7 +149,11 @@ def archive_previous_run(path: Path) -> Path | None:
     folder.mkdir(exist_ok=True)
     names = (f"{path.name}-{stamp}{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
     target = next(folder / name for name in names if not (folder / name).exists())
-    path.rename(target)
+    if path.is_symlink():  # which may be relative to its folder
+        target.symlink_to(path.resolve())
+        path.unlink()
+    else:
+        path.rename(target)
     for ending in (".csv", ".samples"):
         if (beside := path.with_name(path.name + ending)).exists():
             beside.rename(target.with_name(target.name + ending))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from utils import files
 from utils.errors import Diverged, UserError, exhausted
 from utils.flags import at_least_two, natural, non_negative_float, positive, positive_float, seed  # noqa: F401
 
@@ -32,6 +33,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         words = []
         for word in sys.argv[1:] if args is None else args:
+            if not word.isprintable():  # bytes that are no text, line breaks
+                self.error(f"{word!a}: expected text of printable characters")
             name, *value = word.split("=", 1)
             words.append("=".join([name.replace("_", "-"), *value]) if name.startswith("--") else word)
         return super().parse_known_args(words, namespace)
@@ -136,33 +139,57 @@ def add_results(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--save-path", default="./results", metavar="DIR", help=where)
 
 
+def open_streams() -> None:
+    """Give a process that was started without standard output or error a place to write, and ASCII ones any text.
+
+    Otherwise the next file that is opened, a checkpoint say, would take their number and what is written to them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's ``main`` and end with the right status and one line, not a traceback, where a user can mend it.
 
     Exit status: 0 done, 1 failed, 2 the input was wrong, 3 the training diverged, 130 interrupted by Ctrl-C.
     """
     script = Path(sys.argv[0]).name
+    open_streams()
+    files.written.clear()
 
     def end(status: int, message: object) -> None:
-        print(f"{script}: error: {message}", file=sys.stderr)
+        left = ", ".join(map(str, dict.fromkeys(files.written)))
+        done = "" if status == 2 and not left else f"; written: {left or 'nothing'}"
+        print(f"{script}: {' '.join(str(message).split())}{done}", file=sys.stderr)
         sys.exit(status)
 
     try:
         main()
+        sys.stdout.flush()
     except (UserError, Diverged) as error:
-        end(error.exit_status, error)
+        end(error.exit_status, f"error: {error}")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would only print a traceback
-        print(f"\n{script}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        end(130, "interrupted")
     except BrokenPipeError:  # the reader of our output, say head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except UnicodeError as error:
+        end(2, f"error: a name or a file is not valid text ({error})")
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        end(2 if error.errno in USERS_MISTAKES else 1, f"{error.filename or 'file system'}: {error.strerror}")
+        status = 2 if error.errno in USERS_MISTAKES else 1
+        end(status, f"error: {error.filename or 'file system'}: {error.strerror}")
     except Exception as error:
         if (reason := exhausted(error)) is None:
             raise
-        end(1, f"out of memory ({reason}): try a smaller --batch-size, -n or size of what is drawn")
+        end(1, f"error: out of memory ({reason}): try a smaller --batch-size, -n or size of what is drawn")

@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+TEMPORARY = ".tmp-"  # how the name of a file begins that is being written
+GRACE = 2.0  # seconds between the making of a temporary file and its lock, at most
+written: list[Path] = []  # by this process: what it says when it fails
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
 
 
@@ -20,28 +23,61 @@ def named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
         raise
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of ``path`` when the block ends, and goes if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix or ".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path to write to; it takes the place of ``path`` when the block ends, and goes if it fails.
+
+    A link stays one: the file that it points to is replaced. What killed processes left in the folder is removed.
+    """
+    path = Path(os.path.realpath(path))
+    with named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix or ".tmp")
+        temporary = Path(name)
+        try:
+            lock(handle)
+            yield temporary
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
+            os.replace(temporary, path)
+            with contextlib.suppress(OSError):  # a file system, or Windows, where a folder cannot be synchronised
+                folder = os.open(path.parent, os.O_RDONLY)
+                os.fsync(folder)
+                os.close(folder)
+            written.append(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file against other processes, until it is closed; whether that was possible."""
     try:
-        yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows, another process, or a file system without locks
+        return False
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files that no process is writing: whoever writes one has it locked."""
+    for file in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError), open(file, "rb") as stream:
+            if time.time() - file.stat().st_mtime > GRACE and lock(stream.fileno()):
+                file.unlink()
 
 
 @contextlib.contextmanager
@@ -99,7 +135,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_text(path: Path, text: str) -> None:
     """Text in UTF-8."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A name of a file that is no valid text is escaped, which JSON understands.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: object) -> None:

@@ -57,9 +57,11 @@ def number(kind: type, allowed: Callable[[Any], bool], expected: str) -> Callabl
     return convert
 
 
-natural = number(int, lambda value: value >= 0, "a whole number from 0")
-positive = number(int, lambda value: value >= 1, "a whole number from 1")
-at_least_two = number(int, lambda value: value >= 2, "a whole number from 2")  # a sample that has a variance
+LARGEST = 2**31  # exclusive: of two such numbers the product still is one for PyTorch
+natural = number(int, lambda value: 0 <= value < LARGEST, f"a whole number from 0 to below {LARGEST}")
+positive = number(int, lambda value: 1 <= value < LARGEST, f"a whole number from 1 to below {LARGEST}")
+# A sample that has a variance.
+at_least_two = number(int, lambda value: 2 <= value < LARGEST, f"a whole number from 2 to below {LARGEST}")
 seed = number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to below 4294967296")  # as libraries take
 positive_float = number(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = number(float, lambda value: 0 <= value < math.inf, "a number from 0")
