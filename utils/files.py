@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 TEMPORARY = ".tmp-"  # how the name of a file begins that is being written
-GRACE = 2.0  # seconds between the making of a temporary file and its lock, at most
 written: list[Path] = []  # by this process: what it says when it fails
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
 
@@ -41,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=path.suffix or ".tmp")
         temporary = Path(name)
         try:
-            lock(handle)
+            lock(handle)  # if it was removed before that, whoever writes makes it again
             yield temporary
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
@@ -76,7 +75,7 @@ def remove_abandoned(folder: Path) -> None:
     """Remove temporary files that no process is writing: whoever writes one has it locked."""
     for file in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError), open(file, "rb") as stream:
-            if time.time() - file.stat().st_mtime > GRACE and lock(stream.fileno()):
+            if lock(stream.fileno()):
                 file.unlink()
 
 

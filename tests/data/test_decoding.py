@@ -160,7 +160,7 @@ def test_decoded_images_are_mapped_from_the_cache_not_read(tmp_path, corrupt):
     if corrupt:
         (tmp_path / "004.png").write_bytes(b"damaged")
     images = data.load("folder", "train", tmp_path, image_size=32, skip_corrupt=corrupt).store
-    (cache,) = [file for file in (tmp_path / ".cache").iterdir() if ".kept" not in file.name]
+    (cache,) = [file for file in (tmp_path / ".cache").iterdir() if file.suffix == ".npy"]
     (place,) = [
         line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(cache))
     ]
@@ -178,7 +178,7 @@ def test_a_corrupt_image_is_named_and_can_be_skipped(tmp_path, capsys):
     assert not list((tmp_path / ".cache").iterdir())  # nothing half-written
     parts = [data.load("folder", split, tmp_path, skip_corrupt=True) for split in ("train", "valid", "test")]
     assert capsys.readouterr().out.count("2 of 21 images cannot be decoded and are left out") == 3
-    (cache,) = [file for file in (tmp_path / ".cache").iterdir() if ".kept" not in file.name]
+    (cache,) = [file for file in (tmp_path / ".cache").iterdir() if file.suffix == ".npy"]
     assert cache.stat().st_mode & 0o777 == (tmp_path / "bad.jpg").stat().st_mode & 0o777
     assert sum(map(len, parts)) == 19
     whole = {
