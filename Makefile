@@ -9,7 +9,7 @@ FILES := --dataset digits --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/re
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset digits --checkpoint $(DEMO)/checkpoint --resume \
          -n 32 --epochs 80 --lr 1e-3
 
-.PHONY: demo test bench gpu lint clean
+.PHONY: demo test faults bench gpu lint clean
 
 # One thread each, side by side, is the fastest way through two small trainings on two cores. A second `make demo`
 # finds them done and only draws.
@@ -22,6 +22,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+# Random kills over all models and scripts and 1,000 damaged inputs: half an hour. docs/reliability.md has the result.
+faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/long.py --json docs/data/reliability.json
 
 # About a minute; python benchmarks/throughput.py --help says what else can be measured.
 bench: $(INSTALLED)

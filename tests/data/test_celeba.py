@@ -43,7 +43,7 @@ def test_every_crop_is_that_of_torchvision_and_has_a_cache_of_its_own(tmp_path):
         for crop in (148, 178, 140):
             expected = as_torchvision(root / "img_align_celeba" / "003.png", crop)
             assert torch.equal(data.load("celeba", "valid", tmp_path, crop=crop)[:1][0], expected)
-    assert len(list((root / ".cache").glob("*.kept.npy"))) == 3
+    assert len(list((root / ".cache").glob("*.index.npz"))) == 3
     with pytest.raises(UserError, match=r"--crop 150: --dataset celeba has 148, 178, 140"):
         data.load("celeba", "valid", tmp_path, crop=150)
     with pytest.raises(UserError, match=r"--crop 178: only for --dataset celeba, not digits"):

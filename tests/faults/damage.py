@@ -1,7 +1,7 @@
 """Damaged inputs from a seeded generator, and what must come of each.
 
-A case writes its files below a folder and gives the calls to make. ``must_refuse``: exit status 2 in one line. Otherwise
-the input may be good still: ``harmless`` then says, after success, whether what was read is what was written.
+A case writes its files below a folder and gives the calls to make. ``must_refuse``: exit status 2 in one line.
+Otherwise the input may be good still: ``harmless`` says, after success, whether what was read is what was written.
 """
 
 import copy
@@ -169,7 +169,23 @@ def checkpoint_bytes(folder: Path, good: Path, rng: np.random.Generator) -> Case
     return Case("checkpoint, bytes", "", checkpoint_calls(folder, int(rng.integers(6))), harmless=harmless)
 
 
-ODD = (None, "8", -1, 0, 10**12, math.nan, math.inf, True, [], {}, (), torch.zeros(2), torch.tensor(math.nan), b"x", 0.5)
+ODD = (
+    None,
+    "8",
+    -1,
+    0,
+    10**12,
+    math.nan,
+    math.inf,
+    True,
+    [],
+    {},
+    (),
+    torch.zeros(2),
+    torch.tensor(math.nan),
+    b"x",
+    0.5,
+)
 
 
 def replaced(folder: Path, good: Path, rng: np.random.Generator) -> Case:
@@ -193,10 +209,12 @@ def replaced(folder: Path, good: Path, rng: np.random.Generator) -> Case:
         parent[key] = value
     (folder / "digits").mkdir(parents=True, exist_ok=True)
     torch.save(record, folder / "digits" / "m")
-    return Case("checkpoint, any part", f"{'/'.join(path)} = {value!r}", checkpoint_calls(folder, int(rng.integers(6))))
+    name = f"{'/'.join(path)} = {value!r}"
+    return Case("checkpoint, any part", name, checkpoint_calls(folder, int(rng.integers(6))))
 
 
 # --- tables
+
 
 def table_files(rng: np.random.Generator) -> dict[str, bytes]:
     """The same labelled table in every format, odd MATLAB contents too."""
@@ -265,6 +283,7 @@ def table(folder: Path, rng: np.random.Generator) -> Case:
 
 # --- images
 
+
 def pictures(folder: Path, kind: str = "png") -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -323,6 +342,7 @@ def idx(folder: Path, rng: np.random.Generator) -> Case:
 
 
 # --- caches and results
+
 
 def cache(folder: Path, good: Path, rng: np.random.Generator) -> Case:
     """The cache of decoded images of a folder: made again, to the same loss."""

@@ -1,4 +1,4 @@
-"""Scripts in forked processes that have everything imported: a call costs what it computes; it may crash, hang, be killed.
+"""Scripts in forked processes that have everything imported: each may crash, hang or be killed, at no cost of a start.
 
 ``Kill`` ends such a process at a chosen line of the repository's code.
 """

@@ -144,7 +144,7 @@ def test_a_damaged_classifier_is_trained_again(with_classifier, monkeypatch, tmp
     fitted = []
     monkeypatch.setattr(features, "fit", lambda *arguments: fitted.append(1))
     open_classifier(tmp_path, with_classifier)
-    assert fitted and features.kept_classifier(damaged, CPU) is not None
+    assert fitted and features.kept_classifier(damaged, features.Classifier(1, 10)) is not None
 
 
 def test_classifier_features_need_labels(trained, tmp_path):
