@@ -4,8 +4,6 @@ Distances of Inception features are called FID and KID, those of classifier feat
 the two are not comparable.
 """
 
-import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +25,6 @@ INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 EPOCHS, MIN_STEPS = 4, 400  # of the classifier: passes over the labelled images, more of them on a small data set
 BATCH_SIZE, LEARNING_RATE = 128, 3e-3
 WIDTHS, FEATURES = (16, 32, 64), 128
-
-
-def require_digest(path: Path) -> None:
-    """Raises ValueError where a file's name ends in the beginning of its SHA-256, as torch.hub names it, and lies."""
-    if named := re.search(r"-([0-9a-f]{8,})\.pth$", path.name):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if not digest.startswith(named[1]):
-            raise ValueError(f"damaged: its SHA-256 begins with {digest[:8]}, expected {named[1]}")
 
 
 class FeaturesUnavailable(Exception):
@@ -87,10 +77,10 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
     try:
         if weights is not None:
             checkpoint.read_tensors(Path(weights))  # the library would run any code in the file
-            require_digest(Path(weights))
+            checkpoint.require_digest(Path(weights))
         elif (cached := Path(torch.hub.get_dir(), "checkpoints", INCEPTION)).is_file():
             try:
-                require_digest(cached)
+                checkpoint.require_digest(cached)
             except ValueError as error:
                 print(f"{cached}: {error}: downloading it again")
                 cached.unlink()

@@ -1,6 +1,7 @@
 """One file that says everything about a run: written whole or not at all, read without running any code in it."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
@@ -107,6 +108,14 @@ def read_tensors(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def require_digest(path: Path) -> None:
+    """Raises ValueError where a file's name ends in the beginning of its SHA-256, as torch.hub names it, and lies."""
+    if named := re.search(r"-([0-9a-f]{8,})\.pth$", path.name):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if not digest.startswith(named[1]):
+            raise ValueError(f"damaged: its SHA-256 begins with {digest[:8]}, expected {named[1]}")
+
+
 def damaged(path: Path, reason: str) -> UserError:
     """The error about a checkpoint that cannot be used; it names the newest earlier run of that name that can."""
     stamped = re.compile(re.escape(path.name) + r"-\d{8}-\d{6}(-\d+)?")
@@ -132,12 +141,6 @@ def available(folder: Path) -> list[str]:
 def not_finite(weights: dict[str, torch.Tensor]) -> list[str]:
     """The names of the tensors that hold an infinite number or one that is not a number."""
     return [key for key, value in weights.items() if not torch.isfinite(value).all()]
-
-
-def require_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Raises UserError where a weight is not a finite number."""
-    if wrong := not_finite(weights):
-        raise UserError(f"{path}: its weights are not finite numbers ({wrong[0]}): train again with a lower --lr")
 
 
 def archive_previous_run(path: Path) -> Path | None:

@@ -28,7 +28,7 @@ EVALUATIONS = (
     ("singular",),
     ("generation", "--task", "mvg", "-X", 2, "-Y", 2, "-N", 40),
     ("evaluate", "--features", "none", "--test-size", 20),
-    ("isometry", "--test-size", 20, "--pairs", 10, "--metric-codes", 2),
+    ("isometry", "--test-size", 20, "--num-pairs", 10, "--metric-codes", 2),
     ("classification", "--train-size", 20, "--epochs", 1),
 )
 

@@ -227,7 +227,7 @@ def test_what_says_that_memory_is_lacking():
 def test_streams_that_are_closed_or_ascii(good, tmp_path):
     """Nothing that is printed reaches a file, no name or symbol ends a run."""
     flags = ("--dataset", "digits", "--checkpoint", str(good["trained"]), "--save-path", str(tmp_path))
-    command = " ".join([sys.executable, str(ROOT / "isometry.py"), *flags, "--test-size 20 --pairs 10"])
+    command = " ".join([sys.executable, str(ROOT / "isometry.py"), *flags, "--test-size 20 --num-pairs 10"])
     for redirection, environment in (
         ("2>&- >&- <&-", ENVIRONMENT),
         ("> out", ENVIRONMENT | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}),
@@ -337,8 +337,8 @@ def test_a_mat_file_that_claims_too_much(tmp_path):
 
 def test_an_interrupted_script_says_what_it_wrote(good, tmp_path):
     flags = ("--dataset", "digits", "--checkpoint", good["trained"], "--model-name", "m", "--save-path", tmp_path)
-    lines = lines_of("isometry", *flags, "--test-size", 20, "--pairs", 10)
-    outcome = call("isometry", *flags, "--test-size", 20, "--pairs", 10, before=Kill(lines - 3, signal.SIGINT))
+    lines = lines_of("isometry", *flags, "--test-size", 20, "--num-pairs", 10)
+    outcome = call("isometry", *flags, "--test-size", 20, "--num-pairs", 10, before=Kill(lines - 3, signal.SIGINT))
     assert outcome.status == 130 and "interrupted; written: " in outcome.err and "m-traverse.png" in outcome.err
     outcome = call("isometry", *flags, before=Kill(20, signal.SIGINT))
     assert outcome.status == 130 and "written: nothing" in outcome.err
