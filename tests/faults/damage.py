@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 import torch
+from faults.harness import call_here
 from PIL import Image
 
 Call = tuple  # a script's name and its arguments
@@ -394,19 +395,22 @@ def events(folder: Path, good: Path, rng: np.random.Generator) -> Case:
     return Case("TensorBoard", "", [("train", *flags)], harmless=harmless)
 
 
-def make_good(folder: Path, call: Callable) -> dict[str, Path]:
+def make_good(folder: Path) -> dict[str, Path]:
     """What is damaged: a checkpoint with its curves, a folder of pictures with its cache, a table with its runs."""
     places = {name: folder / name for name in ("trained", "pictures", "table")}
     small = ("--arch", "mlp", "-n", 3, "--train-size", 40, "--valid-size", 20, "--batch-size", 16)
     common = ("--dataset", "digits", "--checkpoint", places["trained"], "--model-name", "m")
-    outcomes = [call("train", "--vae", *common, *small, "--epochs", 2)]
+    call_here("train", "--vae", *common, *small, "--epochs", 1)
+    call_here("train", *common, "--epochs", 2, "--resume")
+    for script, *flags in EVALUATIONS:
+        call_here(script, *flags, *common, "--save-path", folder / "results")
     pictures(places["pictures"] / "pictures")
-    outcomes.append(call("train", *folder_flags(places["pictures"])))
+    call_here("train", *folder_flags(places["pictures"]))
     places["table"].mkdir()
     (places["table"] / "t.csv").write_bytes(table_files(np.random.default_rng(0))["t.csv"])
     flags = ("--models", "one-class-svm", "--runs", 1, "--jobs", 1, "--save-path", places["table"] / "results")
-    outcomes.append(call("anomaly", "--dataset", places["table"] / "t.csv", *flags))
-    assert all(outcome.status == 0 for outcome in outcomes), outcomes
+    call_here("anomaly", "--dataset", places["table"] / "t.csv", *flags)
+    call_here("density", "--models", "pca-gmm", "--runs", 1, "--size", 50, "--save-path", folder / "results")
     return places
 
 

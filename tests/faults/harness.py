@@ -5,6 +5,7 @@
 
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -19,8 +20,6 @@ import torch
 from conftest import ROOT
 
 from utils import cli
-
-SCRIPTS = ("train", "singular", "generation", "evaluate", "classification", "isometry", "density", "anomaly")
 
 
 @dataclass
@@ -92,6 +91,22 @@ def call(script: str, *arguments: object, before: Callable[[], None] = lambda: N
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
     return Outcome(status, *texts)
+
+
+def call_here(script: str, *arguments: object) -> None:
+    """Run a script in this process, which must succeed: what it imports when it needs it, every fork then has."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    argv, sys.argv = sys.argv, [f"{script}.py", *map(str, arguments)]
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            cli.run(importlib.import_module(script).main)
+    except SystemExit as end:
+        raise AssertionError((script, arguments, text.getvalue())) from end
+    finally:
+        sys.argv = argv
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class Kill:

@@ -144,7 +144,7 @@ def main() -> None:
     started, failures = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        good = damage.make_good(folder / "good", call)
+        good = damage.make_good(folder / "good")
         inputs = damaged_inputs(folder, good, args.inputs, args.seed, failures)
         rng = np.random.default_rng(args.seed)
         trainings = kill_trainings(folder / "kills", args.kills, rng, failures)

@@ -24,7 +24,7 @@ SMALL = ("--arch", "mlp", "-n", 3, "--train-size", 40, "--valid-size", 20, "--ba
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    return damage.make_good(tmp_path_factory.mktemp("good"), call)
+    return damage.make_good(tmp_path_factory.mktemp("good"))
 
 
 @pytest.mark.parametrize("name", damage.SEMANTIC)
