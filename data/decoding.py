@@ -1,7 +1,6 @@
 """Image files decoded once, in parallel, into a memory-mapped uint8 cache beside them."""
 
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.base import LoadOptions
+from data.image_cache import allocate, cache_file, file_checksum, read_index
 from utils.errors import UserError, exhausted
-from utils.files import fingerprint, replacing
+from utils.files import replacing
 
-CACHE_VERSION = 4  # raise it when the meaning of a cached pixel changes
 WHITES = (1.0, 255.0, 65535.0)  # candidates where the format, TIFF, does not define the value of white
 OVERSHOOT = 1.1  # largest accepted value / white: resampling overshoots; clipped
 
@@ -93,26 +92,6 @@ def decode(file: Path, options: LoadOptions, crop: Callable = centre_square, fou
     return pixels[None] if options.channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def status_of(file: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds; of a link to nothing, -1 and -1."""
-    try:
-        status = file.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def cache_file(root: Path, files: Sequence[Path], *description: object) -> Path:
-    """Where the decoded images of these files are kept: the name holds names, sizes, times and preprocessing."""
-    folder = root / ".cache"
-    if not os.access(folder if folder.is_dir() else root, os.W_OK):  # a read-only disk, as clusters have it
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        folder = home / "latent-autoencoders" / fingerprint(str(root.resolve()))
-    # As bytes: a name need not be valid text.
-    parts = (os.fsencode(os.path.relpath(file, root)) + repr(status_of(file)).encode() for file in files)
-    return folder / f"{fingerprint(CACHE_VERSION, description, *parts)}.npy"
-
-
 def decode_all(
     root: Path,
     files: Sequence[Path],
@@ -144,40 +123,6 @@ def decode_all(
         print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
     # Copy-on-write: PyTorch wants writable memory, and nothing written would reach the file.
     return torch.from_numpy(np.load(cache, mmap_mode="c")), kept
-
-
-def file_checksum(path: Path) -> int:
-    """CRC-32 of a file's content: a gigabyte in about a second."""
-    checksum = 0
-    with open(path, "rb") as stream:
-        while chunk := stream.read(2**24):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def read_index(cache: Path, index_file: Path) -> list[int] | None:
-    """The indices of the files in a cache; None where there is none, or it is damaged, which is printed."""
-    if not (cache.is_file() and index_file.is_file()):
-        return None
-    try:
-        with np.load(index_file, allow_pickle=False) as index:  # whose own checksums are compared
-            kept, checksum = index["kept"].tolist(), int(index["checksum"])
-        if file_checksum(cache) == checksum:
-            return kept
-        reason = "its checksum is another"
-    except Exception as error:
-        reason = f"its index cannot be read, {type(error).__name__}"
-    print(f"{cache}: this cache is damaged ({reason}): decoding the images again")
-    return None
-
-
-def allocate(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped uint8 array in a new .npy file. Raises OSError where the disk has no room for all of it."""
-    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    if hasattr(os, "posix_fallocate"):  # a write to a page that has no block on the disk ends the process
-        with open(path, "r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    return pixels
 
 
 def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, decode: Callable, title: str) -> list[int]:

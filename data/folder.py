@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from data.base import Dataset, LoadOptions
-from data.decoding import decode_all, status_of
+from data.decoding import decode_all
+from data.image_cache import status_of
 from utils import files
 from utils.errors import UserError
 
