@@ -15,7 +15,6 @@ FORMAT_1_PARTS = {  # where format 1 kept the configuration of a run
     "data": ("name", "image_size", "channels", "path"),
     "training": ("batch_size", "seed", "lr", "precision"),
 }
-FORMAT_1_ONLY = {*FORMAT_1_PARTS, "target", "eager"}
 
 T = TypeVar("T")
 
@@ -68,6 +67,11 @@ def model_values(described: dict) -> dict:
     options = dict(described["config"])
     shared = {key: options.pop(key) for key in models.SHARED if key in options}
     return {"model": described["name"], **shared, "options": options}
+
+
+def other_keys(record: dict) -> set[str]:
+    """The keys of a record that are no fields of a ``Checkpoint`` of today."""
+    return {"format"} | ({*FORMAT_1_PARTS, "target", "eager"} if record.get("format") == 1 else set())
 
 
 def part(record: dict, name: str, path: Path) -> dict:

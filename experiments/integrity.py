@@ -73,7 +73,11 @@ def progress(saved: Any) -> str | None:
     """What is wrong with the metrics and the count of steps."""
     for number, row in enumerate(saved.metrics, 1):
         numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
-        if not numbers or not all(map(math.isfinite, row.values())) or not {"lr", "seconds"} <= row.keys():
+        if (
+            not numbers
+            or not all(map(math.isfinite, row.values()))
+            or not {"lr", "seconds", "valid_loss"} <= row.keys()
+        ):
             return f"metrics, row {number}: not finite numbers"
         if row.get("epoch") != number or number > saved.epoch:
             return f"metrics, row {number}: epoch {row.get('epoch')} of {saved.epoch}"

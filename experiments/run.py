@@ -139,8 +139,7 @@ def read(path: str | Path) -> Checkpoint:
         defaults = {key: data.UNRECORDED[key] if "format" in record else choices[0] for key, choices in own.items()}
         config = formats.checked(RunConfig, defaults | stored, path)
         train_flags.refuse_values(config, path)
-        dropped = {"format", *(formats.FORMAT_1_ONLY if record.get("format") == 1 else ())}
-        values = {key: value for key, value in record.items() if key not in dropped}
+        values = {key: value for key, value in record.items() if key not in formats.other_keys(record)}
         return formats.checked(Checkpoint, values | {"config": config}, path)
 
 
@@ -170,7 +169,7 @@ class Run:
         assert optimizer is not None and random is not None  # train_flags.check_resumable
         integrity.check(self.state, self.model, self.path)
         self.model.load_state_dict(self.state.weights)
-        # The settings of the groups are those of the command line and of this device, which may be a GPU or none.
+        # The settings of the groups are those of the command line and of this device.
         self.optimizer.load_state_dict(optimizer | {"param_groups": self.optimizer.state_dict()["param_groups"]})
         devices.match_layout(self.optimizer)
         torch.set_rng_state(random["cpu"])
@@ -183,8 +182,7 @@ class Run:
         if distributed.rank() != 0:
             return
         self.state.weights, self.state.optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        self.state.running, self.state.seconds = totals.state(), self.seconds()
-        self.started = time.monotonic()
+        self.state.running, self.state.seconds, self.started = totals.state(), self.seconds(), time.monotonic()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
         record = {"format": formats.FORMAT, **vars(self.state), "config": self.state.config.to_dict()}
@@ -194,10 +192,9 @@ class Run:
         """Raises Diverged where a loss, a weight or a moment of the optimiser is not a finite number."""
         wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
         wrong += [f"weights {key}" for key in checkpoint.not_finite(self.model.state_dict())]
-        states = self.optimizer.state_dict()["state"].items()
-        moments = {f"{key} of parameter {i}": value for i, state in states for key, value in state.items()}
-        wrong += checkpoint.not_finite(moments)
+        for number, state in self.optimizer.state_dict()["state"].items():
+            wrong += [f"{key} of parameter {number}" for key in checkpoint.not_finite(state)]
         if wrong:
             kept = f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved"
-            epoch = self.state.epoch + 1
-            raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong[:3])}); {kept}; try a lower --lr")
+            found = f"in epoch {self.state.epoch + 1} ({', '.join(wrong[:3])})"
+            raise Diverged(f"the training diverged {found}; {kept}; try a lower --lr")

@@ -89,7 +89,7 @@ def add_file_options(parser: cli.Parser) -> None:
 
 def refuse_values(config: run.RunConfig, path: Path) -> None:
     """Raises UserError where a value of a checkpoint's configuration is none that its flag takes."""
-    if models.image_size(config.architecture) != config.image_size:
+    if not config.file and models.image_size(config.architecture) != config.image_size:
         raise checkpoint.damaged(path, f"its {config.architecture} is not for images of {config.image_size} pixels")
     values, own = config.flags(), models.flags(config.model)
     for action in make_parser()._actions:
