@@ -33,6 +33,10 @@ def refusing(path: Path) -> Iterator[None]:
         raise checkpoint.damaged(path, f"not a usable checkpoint ({type(error).__name__}: {error})") from error
 
 
+def finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
 def kind(value: object) -> str:
     """Type of a value; dtype and shape of a tensor."""
     if isinstance(value, Tensor) and value.layout == torch.strided:
@@ -60,29 +64,34 @@ def difference(found: object, expected: object, name: str) -> str | None:
 def check(saved: Any, model: Autoencoder, path: Path) -> None:
     """Raises UserError where an ``experiments.run.Checkpoint`` is not of this model, newly built as it says."""
     with refusing(path):
-        parts = [difference(dict(saved.weights), dict(model.state_dict()), "weights"), progress(saved)]
+        parts = [difference(dict(saved.weights), dict(model.state_dict()), "weights")]
         if saved.optimizer is not None:
             parts.append(moments(saved, model))
         if saved.random is not None:
             parts.append(random_state(saved.random))
+        if model.train_size and saved.running["count"] > model.train_size:  # which the trainer sets
+            parts.append(f"step {saved.step} of an epoch of {model.train_size} images")
         if wrong := next(filter(None, parts), None):
             raise checkpoint.damaged(path, f"its content is not that of the {saved.config.model} it names ({wrong})")
 
 
+def checked_progress(saved: Any, path: Path) -> Any:
+    """The checkpoint. Raises UserError where its metrics or its count of steps are none of a training."""
+    if wrong := progress(saved):
+        raise checkpoint.damaged(path, f"its content is not that of a training ({wrong})")
+    return saved
+
+
 def progress(saved: Any) -> str | None:
-    """What is wrong with the metrics and the count of steps."""
     for number, row in enumerate(saved.metrics, 1):
-        numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
-        if (
-            not numbers
-            or not all(map(math.isfinite, row.values()))
-            or not {"lr", "seconds", "valid_loss"} <= row.keys()
-        ):
-            return f"metrics, row {number}: not finite numbers"
-        if row.get("epoch") != number or number > saved.epoch:
-            return f"metrics, row {number}: epoch {row.get('epoch')} of {saved.epoch}"
+        if not isinstance(row, dict) or not {"epoch", "lr", "seconds", "valid_loss"} <= row.keys():
+            return f"metrics, row {number}: no epoch, lr, seconds or valid_loss"
+        if wrong := next((key for key, value in row.items() if not finite(value)), None):
+            return f"metrics, row {number}: {wrong} is {row[wrong]!r}"
+        if row["epoch"] != number or number > saved.epoch:
+            return f"metrics, row {number}: epoch {row['epoch']} of {saved.epoch}"
     sums, count, size = saved.running["sums"], saved.running["count"], saved.config.batch_size
-    if len(saved.metrics) != saved.epoch or not all(map(math.isfinite, [*sums.values(), saved.seconds])):
+    if len(saved.metrics) != saved.epoch or not all(map(finite, [*sums.values(), saved.seconds])):
         return f"{len(saved.metrics)} rows of metrics after {saved.epoch} epochs"
     if not (max(0, saved.step - 1) * size <= count <= saved.step * size) or (count == 0) != (saved.step == 0):
         return f"step {saved.step} of an epoch, after {count} images in batches of {size}"

@@ -140,7 +140,7 @@ def read(path: str | Path) -> Checkpoint:
         config = formats.checked(RunConfig, defaults | stored, path)
         train_flags.refuse_values(config, path)
         values = {key: value for key, value in record.items() if key not in formats.other_keys(record)}
-        return formats.checked(Checkpoint, values | {"config": config}, path)
+        return integrity.checked_progress(formats.checked(Checkpoint, values | {"config": config}, path), path)
 
 
 @dataclass
@@ -160,8 +160,8 @@ class Run:
 
     def lr_factor(self, epoch: int) -> float:
         """What multiplies every learning rate in an epoch, from 0, once those before it are finished."""
-        losses = [row["valid_loss"] for row in self.state.metrics]
-        return schedules.factor(self.state.config.lr_schedule, epoch, self.state.config.epochs, losses)
+        config, losses = self.state.config, [row["valid_loss"] for row in self.state.metrics]
+        return schedules.factor(config.lr_schedule, epoch, config.epochs, losses)
 
     def restore(self) -> None:
         """Weights, optimiser and random state from the checkpoint; the learning rate stays the command line's."""
@@ -169,8 +169,8 @@ class Run:
         assert optimizer is not None and random is not None  # train_flags.check_resumable
         integrity.check(self.state, self.model, self.path)
         self.model.load_state_dict(self.state.weights)
-        # The settings of the groups are those of the command line and of this device.
-        self.optimizer.load_state_dict(optimizer | {"param_groups": self.optimizer.state_dict()["param_groups"]})
+        own = self.optimizer.state_dict()["param_groups"]  # settings of the command line and of this device
+        self.optimizer.load_state_dict(optimizer | {"param_groups": own})
         devices.match_layout(self.optimizer)
         torch.set_rng_state(random["cpu"])
         if self.device.type == "cuda" and random["cuda"] is not None:
@@ -185,8 +185,8 @@ class Run:
         self.state.running, self.state.seconds, self.started = totals.state(), self.seconds(), time.monotonic()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
-        record = {"format": formats.FORMAT, **vars(self.state), "config": self.state.config.to_dict()}
-        checkpoint.save(self.path, record)
+        config = self.state.config.to_dict()
+        checkpoint.save(self.path, {"format": formats.FORMAT, **vars(self.state), "config": config})
 
     def check_finite(self, losses: dict[str, float]) -> None:
         """Raises Diverged where a loss, a weight or a moment of the optimiser is not a finite number."""
@@ -195,6 +195,6 @@ class Run:
         for number, state in self.optimizer.state_dict()["state"].items():
             wrong += [f"{key} of parameter {number}" for key in checkpoint.not_finite(state)]
         if wrong:
+            found = f"the training diverged in epoch {self.state.epoch + 1} ({', '.join(wrong[:3])})"
             kept = f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved"
-            found = f"in epoch {self.state.epoch + 1} ({', '.join(wrong[:3])})"
-            raise Diverged(f"the training diverged {found}; {kept}; try a lower --lr")
+            raise Diverged(f"{found}; {kept}; try a lower --lr")
