@@ -13,9 +13,9 @@ from models.ae import AE
 from models.networks.base import full_precision
 from utils.flags import Flag, natural, non_negative_float
 
-BLOCK = 50  # steps whose mean loss decides about the rank
+BLOCK = 10  # steps whose mean loss decides about the rank
 SETTLED = 0.05  # relative change of that mean below which the loss stagnates, as released
-INITIAL_PATIENCE, PATIENCE = 4, 10  # blocks; released: 200 and 500 steps
+PATIENCE = 20  # blocks: 200 steps, as released for the first stagnation; 500 there for the last
 
 
 class Truncation(torch.autograd.Function):
@@ -59,9 +59,10 @@ class RRAE(AE):
     released code takes them from the codes of the training set after training; here they are the leading eigenvectors
     of a running mean of Zᵀ Z / B over the training batches, so that every checkpoint has them.
 
-    With ``adaptive_rank`` k starts at ``rank`` (0: n). Once the loss stagnates it becomes the target, and k falls by
-    one each time that the loss reaches the target again; when it does not for ``PATIENCE`` blocks of steps, k rises by
-    one and stays (the paper's adaptive algorithm; the released one then also takes back the weights from before).
+    With ``adaptive_rank`` k starts at ``rank`` (0: n). Once the loss has stagnated for ``PATIENCE`` blocks of steps, or
+    reached ``target_loss``, that is the target, and k falls by one each time that the loss of a block reaches it; when
+    none does for ``PATIENCE`` blocks, k rises by one and stays (the paper's adaptive algorithm; the released one then
+    also takes back the weights from before).
 
     On a CUDA device the steps run operation by operation, after a warning of the loop: the decomposition waits for the
     host. A batch smaller than k is not truncated.
@@ -79,10 +80,11 @@ class RRAE(AE):
         latent_dim: int,
         rank: Annotated[int, Flag("k, singular values that are kept; 0: n, for --adaptive-rank", natural)] = 0,
         adaptive_rank: Annotated[bool, Flag("lower the rank while the loss allows it", switch=True)] = False,
+        target_loss: Annotated[float, Flag("loss that the adaptive rank keeps, if known", non_negative_float)] = 0.0,
         momentum: Annotated[float, Flag("of the running mean of the codes' products", non_negative_float)] = 0.05,
     ):
         super().__init__(architecture, channels, latent_dim)
-        self.adaptive_rank, self.momentum = adaptive_rank, momentum
+        self.adaptive_rank, self.target_loss, self.momentum = adaptive_rank, target_loss, momentum
         self.rank = min(rank or latent_dim, latent_dim)  # the first one, where it is adaptive
         self.register_buffer("second_moment", torch.zeros(latent_dim, latent_dim))
         self.register_buffer("kept", torch.tensor(self.rank))
@@ -119,9 +121,9 @@ class RRAE(AE):
         if steps == BLOCK:
             mean, total, steps = total / BLOCK, 0.0, 0.0
             if phase == 0:  # towards the first stagnation
-                unlucky = unlucky + 1 if abs(mean - last) < SETTLED * last else 0.0
-                if unlucky == INITIAL_PATIENCE:
-                    phase, target, unlucky = 1.0, mean, 0.0
+                unlucky += abs(mean - last) < SETTLED * last
+                if mean <= self.target_loss or unlucky == PATIENCE:
+                    phase, target, unlucky = 1.0, max(mean, self.target_loss), 0.0
             elif phase == 1:
                 if mean <= target and self.kept > 1:
                     self.kept -= 1

@@ -14,6 +14,7 @@ from torch import Tensor
 from utils.errors import UserError
 
 RANK_THRESHOLD = 1e-3
+FLOOR = 1e-12  # of σ / σ₁: below it is what training in float32 leaves, not structure
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Spectrum:
     def rank(self, threshold: float = RANK_THRESHOLD) -> int:
         """How many are above the threshold: the "non-zero" singular values of IRMAE's tables."""
         return int((self.values > threshold).sum())
+
+    def gap(self, floor: float = FLOOR) -> tuple[int, float]:
+        """k with the largest fall from the k-th value to the next, and log10 of the fall; (n, 0.0) where there is none.
+
+        A value below the floor counts as the floor, so that no fall is looked for in rounding.
+        """
+        falls = -np.diff(np.log10(np.maximum(self.values, floor)))
+        if len(falls) == 0 or falls.max() == 0:
+            return len(self.values), 0.0
+        return int(falls.argmax()) + 1, float(falls.max())
 
     def effective_rank(self) -> float:
         """Exponential of the entropy of the values as a distribution (Roy & Vetterli 2007, "The effective rank")."""

@@ -6,7 +6,7 @@ import torch
 
 import models
 from data.table import VectorDataset
-from models.rrae import BLOCK, INITIAL_PATIENCE, PATIENCE, Truncation
+from models.rrae import BLOCK, PATIENCE, Truncation
 from utils import loop
 
 SMALL = {"architecture": "mlp:8", "channels": 6, "latent_dim": 5}
@@ -55,14 +55,14 @@ def test_outside_training_the_code_has_the_rank_and_is_that_of_the_batch():
         assert torch.allclose(z[:1], model.encode(x[:1]), atol=1e-6)  # an image alone has the same code
 
 
-def test_the_adaptive_rank_falls_while_the_loss_reaches_its_target():
-    """Against the algorithm on losses that are given: stagnation, three ranks that reach the target, one that fails."""
-    model = models.build("rrae", adaptive_rank=True, **SMALL)
-    history = [9.0, *[1.0] * INITIAL_PATIENCE, 1.0]  # the first difference is no stagnation
-    for mean in [*history, *[0.9] * 3, *[1.1] * PATIENCE, *[0.1] * 5]:
+@pytest.mark.parametrize("target, first", [(0.0, [9.0, 1.0, *[1.0] * PATIENCE]), (1.0, [9.0, 1.0])])
+def test_the_adaptive_rank_falls_while_the_loss_reaches_its_target(target, first):
+    """The algorithm on given losses: stagnation or a known target, three ranks that reach it, one that does not."""
+    model = models.build("rrae", adaptive_rank=True, target_loss=target, **SMALL)
+    for mean in [*first, *[0.9] * 3, *[1.1] * PATIENCE, *[0.1] * 5]:
         for _ in range(BLOCK):
             model.adapt(mean)
-    assert model.kept == 5 - 3 + 1
+    assert model.kept == 5 - 4 + 1
 
 
 def test_training_steps_count_their_losses():

@@ -1,0 +1,154 @@
+"""How many coordinates data needs: autoencoders whose code has a gap in its spectrum, and estimators of dimension.
+
+How the settings were chosen is in docs/dimension.md.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import models
+from data.table import VectorDataset
+from models.base import Autoencoder
+from utils import latents, loop
+from utils.errors import Diverged, UserError
+
+Settings = dict[str, Any]
+
+IRMAE: Settings = {"model": "irmae", "linear_layers": 4}
+TRAINED: dict[str, Settings] = {  # models.build's arguments, and "weight_decay"
+    "irmae": IRMAE,
+    "irmae-wd": IRMAE | {"weight_decay": 0.5},
+    "lorae": {"model": "lorae", "nuclear_weight": 1e-3},
+    "rrae": {"model": "rrae", "adaptive_rank": True, "target_loss": 0.01},
+    "ae": {"model": "ae"},
+}
+ESTIMATORS: dict[str, tuple[str, Settings]] = {  # classes of skdim.id, and arguments other than its defaults
+    "twonn": ("TwoNN", {}),
+    "mle": ("MLE", {}),
+    "lpca": ("lPCA", {}),
+    "danco": ("DANCo", {"ver": "DANCoFit"}),  # tabulated calibration instead of a simulated one: minutes less
+    "corrint": ("CorrInt", {}),
+    "mom": ("MOM", {}),
+    "tle": ("TLE", {}),
+    "gride": ("GRIDE", {}),
+    "fishers": ("FisherS", {}),
+}
+TRAINING: Settings = {"architecture": "mlp:128-64", "latent_dim": 20, "lr": 5e-3, "steps": 600, "batch_size": 128}
+NEAREST = 50  # neighbours of a point whose codes give its local dimension
+LOCAL_POINTS = 200  # whose local dimensions are averaged
+ESTIMATOR_ROWS = 2_000  # that an estimator sees, other ones for each seed
+
+
+@dataclass(frozen=True)
+class Points:
+    """Standardised vectors, float32, and where they are from."""
+
+    train: Tensor  # (N, D)
+    test: Tensor  # (M, D)
+    source: str
+    dimension: float | None = None  # the intrinsic one, where it is known
+    global_dimension: int | None = None  # the number of coordinates that a code of all of it needs, where known
+
+
+def run_once(points: Points, method: str, settings: Settings, seed: int) -> dict:
+    """A row of results. Of a trained method: spectrum, errors by number of kept coordinates, local dimension."""
+    started = time.monotonic()
+    row: dict = {"model": method, "seed": seed}
+    if method in ESTIMATORS:
+        row |= {"estimate": estimate(points, method, seed)}
+    else:
+        row |= measure(train(points, method, settings, seed), points)
+    return row | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def train(points: Points, method: str, settings: Settings, seed: int) -> Autoencoder:
+    """An autoencoder of the training rows, in evaluation mode and float64. The learning rate falls to 0 as a cosine."""
+    torch.manual_seed(seed)
+    own = {key: settings[key] for key in settings if key not in ("steps", "batch_size", "lr", "weight_decay")}
+    own["latent_dim"] = min(own["latent_dim"], points.train.shape[1])
+    model = models.build(own.pop("model"), channels=points.train.shape[1], **own)
+    optimizer = loop.make_optimizer(model, settings["lr"], settings.get("weight_decay", 0.0))
+    dataset = VectorDataset(points.train)
+    model.train_size = len(dataset)
+    epochs = math.ceil(settings["steps"] / math.ceil(len(dataset) / settings["batch_size"]))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate
+    for epoch in range(1, epochs + 1):
+        *_, totals = loop.epoch(step, settings["batch_size"], seed, epoch)
+        if not math.isfinite(totals.means()["loss"]):
+            raise Diverged(f"{method}, seed {seed}: the training diverged in epoch {epoch}; try a lower --lr")
+        schedule.step()
+    # The codes are computed in float64: the rounding of a float32 forward pass hides values below 1e-12 or so.
+    return model.double().eval()
+
+
+@torch.no_grad()
+def measure(model: Autoencoder, points: Points) -> dict:
+    """What a trained model's codes say.
+
+    ``spectrum`` (n,): singular values of the covariance of the training codes over the largest. ``errors`` (n,): mean
+    squared error of the test rows over their variance, from the first 1 to n coordinates: principal components of the
+    codes.
+    """
+    codes = model.encode(points.train.double())
+    found = latents.spectrum(codes)
+    rank, decades = found.gap()
+    mean = codes.mean(dim=0)
+    axes = torch.linalg.eigh(torch.from_numpy(latents.covariance(codes.numpy())))[1].flip(1)
+    test = points.test.double()
+    variance = test.var(dim=0, unbiased=False).mean()
+    coordinates = (model.encode(test) - mean) @ axes
+    errors = []
+    for kept in range(1, len(mean) + 1):
+        decoded = model.decode(mean + coordinates[:, :kept] @ axes[:, :kept].T)
+        errors.append(float((decoded - test).square().mean() / variance))
+    train_error = float((model.decode(codes) - points.train).square().mean())
+    return {
+        "estimate": rank,
+        "decades": decades,
+        "spectrum": found.values.tolist(),
+        "errors": errors,
+        "train_error": train_error,
+        "local": local_dimension(((codes - mean) @ axes[:, :rank]).numpy()),
+    }
+
+
+def local_dimension(coordinates: np.ndarray) -> float | None:
+    """Mean dimension of ``(N, k)`` in neighbourhoods: lPCA, each coordinate over its standard deviation."""
+    if coordinates.shape[1] < 2 or len(coordinates) <= NEAREST:
+        return float(coordinates.shape[1]) if coordinates.shape[1] < 2 else None
+    return neighbourhoods(coordinates / coordinates.std(axis=0), NEAREST)
+
+
+def neighbourhoods(x: np.ndarray, nearest: int) -> float:
+    """Mean over ``LOCAL_POINTS`` rows of what scikit-dimension's lPCA finds in the ``nearest`` neighbours of each."""
+    from sklearn.neighbors import NearestNeighbors
+
+    centres = x[np.random.default_rng(0).permutation(len(x))[:LOCAL_POINTS]]
+    found = NearestNeighbors(n_neighbors=nearest).fit(x).kneighbors(centres, return_distance=False)
+    return float(estimator("lpca").fit_pw(x, precomputed_knn=found).dimension_pw_.mean())
+
+
+def estimator(method: str):
+    """A new estimator of scikit-dimension."""
+    try:
+        from skdim import id as estimators  # numba makes the import slow: not for --help
+    except ImportError as error:
+        raise UserError(f"--methods {method}: pip install scikit-dimension ({error})") from error
+    name, options = ESTIMATORS[method]
+    return getattr(estimators, name)(**options)
+
+
+def estimate(points: Points, method: str, seed: int) -> float:
+    """The estimate from up to ``ESTIMATOR_ROWS`` rows drawn with the seed; of lPCA the mean over neighbourhoods."""
+    rows = np.random.default_rng(seed).permutation(len(points.train))[:ESTIMATOR_ROWS]
+    x = np.unique(points.train[rows].double().numpy(), axis=0)  # a distance of 0 has no logarithm
+    if method == "lpca":
+        return neighbourhoods(x, min(100, len(x) - 1))  # its default
+    return float(estimator(method).fit(x).dimension_)
