@@ -28,15 +28,9 @@ class Spectrum:
         """How many are above the threshold: the "non-zero" singular values of IRMAE's tables."""
         return int((self.values > threshold).sum())
 
-    def gap(self, floor: float = FLOOR) -> tuple[int, float]:
-        """k with the largest fall from the k-th value to the next, and log10 of the fall; (n, 0.0) where there is none.
-
-        A value below the floor counts as the floor, so that no fall is looked for in rounding.
-        """
-        falls = -np.diff(np.log10(np.maximum(self.values, floor)))
-        if len(falls) == 0 or falls.max() == 0:
-            return len(self.values), 0.0
-        return int(falls.argmax()) + 1, float(falls.max())
+    def falls(self, floor: float = FLOOR) -> np.ndarray:
+        """``(n - 1,)``: log10 of each value over the next; one below the floor counts as the floor, as it is noise."""
+        return -np.diff(np.log10(np.maximum(self.values, floor)))
 
     def effective_rank(self) -> float:
         """Exponential of the entropy of the values as a distribution (Roy & Vetterli 2007, "The effective rank")."""

@@ -93,6 +93,23 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
     return figure
 
 
+def dimension(runs: Sequence[dict]) -> "Figure":
+    """Spectra with the gap marked, and error by number of kept coordinates.
+
+    ``runs``: "model", "spectrum" (n,), "errors" (n,), "estimate": the coordinates before the gap.
+    """
+    figure, (axes,) = subplots(1, 2, size=(10, 3.8))
+    for run in runs:
+        rank, index = run["estimate"], np.arange(1, len(run["spectrum"]) + 1)
+        for axis, values in zip(axes, (np.maximum(run["spectrum"], 1e-16), run["errors"]), strict=True):
+            (line,) = axis.plot(index, values, marker=".", markersize=4, linewidth=1.2, label=f"{run['model']}: {rank}")
+            axis.plot(rank, values[rank - 1], marker="o", markersize=9, fillstyle="none", color=line.get_color())
+    axes[0].set(yscale="log", xlabel="index of the singular value", ylabel="σ / σ₁", title="codes' covariance")
+    axes[1].set(yscale="log", xlabel="kept coordinates", ylabel="squared error / variance", title="test rows")
+    axes[0].legend(fontsize=8, title="circle: before the gap", title_fontsize=8)
+    return figure
+
+
 def embedding(
     points: np.ndarray, labels: np.ndarray | None, classes: list[str] | None, sampled: np.ndarray
 ) -> "Figure":
