@@ -62,7 +62,7 @@ def test_the_adaptive_rank_falls_while_the_loss_reaches_its_target(target, first
     for mean in [*first, *[0.9] * 3, *[1.1] * PATIENCE, *[0.1] * 5]:
         for _ in range(BLOCK):
             model.adapt(mean)
-    assert model.kept == 5 - 4 + 1
+    assert model.kept == 5 - 3 + 1
 
 
 def test_training_steps_count_their_losses():

@@ -1,0 +1,97 @@
+"""dimension.py: the gap, the local dimension, what it does not know, and that finished runs are kept."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+
+import dimension
+from experiments import intrinsic_dimension as intrinsic
+from experiments.intrinsic_dimension import TRAINED, TRAINING, Points
+from utils.latents import Spectrum
+
+
+def test_a_fall_is_looked_for_above_the_rounding_floor():
+    values = np.array([1.0, 0.5, 1e-6, 1e-7, 1e-13, 1e-25])
+    falls = Spectrum(values, 3.0).falls()
+    assert falls == pytest.approx(np.log10([2, 5e5, 10, 1e5, 1]))
+    assert Spectrum(values, 3.0).falls(floor=1e-30).argmax() == 4
+
+
+@pytest.mark.parametrize("dimension, noise", [(1, 0.0), (2, 0.0), (2, 0.001)])
+def test_the_local_dimension_of_a_sphere_is_one_less_than_its_coordinates(dimension, noise):
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((3000, dimension + 1))
+    points = points / np.linalg.norm(points, axis=1, keepdims=True) * np.array([1, 0.01, 3])[: dimension + 1]
+    found = intrinsic.local_dimension(points + noise * points.std(axis=0) * rng.standard_normal(points.shape))
+    assert found == pytest.approx(dimension, abs=0.05)
+    assert intrinsic.local_dimension(points[:10]) is None
+
+
+def plane(size: int = 600) -> Points:
+    """A plane in 6 dimensions, standardised."""
+    rng = np.random.default_rng(1)
+    values = rng.uniform(-1, 1, (size, 2)) @ rng.standard_normal((2, 6))
+    x = torch.from_numpy((values - values.mean(axis=0)) / values.std(axis=0)).float()
+    return Points(*x.split(size * 9 // 10), "a plane")
+
+
+@pytest.mark.parametrize("method", ["irmae-wd", "lorae", "rrae"])
+def test_a_plane_has_two_coordinates(method):
+    settings = TRAINING | TRAINED[method] | {"architecture": "mlp:32", "steps": 400, "batch_size": 64}
+    row = intrinsic.run_once(plane(), method, settings, 0)
+    assert row["estimate"] == 2 and row["local"] == pytest.approx(2, abs=0.05)
+    assert row["errors"][1] < 0.05 < 0.2 < row["errors"][0]
+    assert row["errors"][-1] == pytest.approx(row["train_error"], rel=0.5)
+    assert len(row["spectrum"]) == len(row["errors"]) == 6  # n is at most the number of columns
+    assert dimension.doubts(row) == []
+
+
+def row(**changed) -> dict:
+    falls = [0.1, 4.0, 0.2]
+    errors = [0.5, 1e-3, 1e-3, 1e-3]
+    found = {"model": "irmae", "seed": 0, "estimate": 2, "falls": falls, "errors": errors, "train_error": 1e-3}
+    return found | {"spectrum": [1.0, 0.8, 8e-5, 5e-5], "local": 1.9, "seconds": 1.0} | changed
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"falls": [0.1, 1.2, 0.3]}, "no gap"),
+        ({"falls": [0.1, 4.0, 3.9]}, "two gaps"),
+        ({"errors": [0.5, 0.3, 0.3, 0.3], "train_error": 0.3}, "train longer"),
+        ({"train_error": 1e-4, "errors": [0.5, 0.01, 0.01, 0.01]}, "too few rows"),
+    ],
+)
+def test_it_says_when_it_does_not_know(changed, words):
+    assert dimension.doubts(row()) == []
+    (found,) = dimension.doubts(row(**changed))
+    assert words in found
+    line = dimension.summary("irmae", [row(**changed), row(seed=1)])
+    assert found in dimension.table([line]) and "not known" in dimension.conclusion([line])
+
+
+def test_seeds_that_disagree_are_named():
+    line = dimension.summary("irmae", [row(), row(seed=1), row(seed=2, estimate=3, errors=[0.5, 0.1, 1e-3, 1e-3])])
+    assert line["estimate"] == 2 and line["doubts"] == ["seeds disagree: 2, 2, 3"]
+    assert (line["lowest"], line["highest"], line["sides"], line["ranks"]) == (2, 3, [0.8, 8e-5], [2, 4])
+
+
+def test_a_second_call_does_what_is_missing(tmp_path, call):
+    small = ("--size", 300, "--steps", 6, "--arch", "mlp:8", "--seeds", 2, "--save-path", tmp_path)
+    first = run_script("dimension.py", "--dataset", "manifold:circles-2-in-10", "--methods", "irmae", *small)
+    assert first.status == 0, first.err
+    assert "coordinates of a code" in first.last_line
+    folder = tmp_path / "manifold-circles-2-in-10" / "dimension"
+    again = call("dimension.py", "--dataset", "manifold:circles-2-in-10", "--methods", "irmae", "mle", *small)
+    assert again.status == 0, again.err
+    assert again.out.count("irmae, seed") == 0 and again.out.count("mle, seed") == 2
+    assert len((folder / "runs.jsonl").read_text().splitlines()) == 4
+    content = json.loads((folder / "dimension.json").read_text())
+    assert [line["method"] for line in content["table"]] == ["irmae", "mle"]
+    assert (content["dimension"], content["global_dimension"]) == (2, 3)
+    assert (folder / "dimension.png").stat().st_size > 10_000
+    wrong = call("dimension.py", "--dataset", "manifold:cube", *small)
+    assert wrong.status == 2 and "unknown manifold 'cube'" in wrong.err
