@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import data
 from data import manifolds
-from experiments import seeded_runs
+from experiments import seeded_runs, train_flags
 from experiments.intrinsic_dimension import ESTIMATORS, TRAINED, TRAINING, Points, Settings, run_once
 from utils import cli, files
+from utils.errors import UserError
 
 METHODS = ["irmae", "irmae-wd", "lorae", "rrae", "twonn", "mle", "lpca", "danco"]
 MANIFOLD = "manifold:"
@@ -30,8 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(__doc__.splitlines()[0])
     group = parser.add_argument_group("data")
     what = "files of one's own (docs/dimension.md), or known manifolds: manifold:NAME, manifold:tuning, manifold:test"
-    group.add_argument("--dataset", nargs="+", required=True, metavar="NAME", help=what)
+    group.add_argument("--dataset", nargs="+", required=True, metavar="FILE|NAME", help=what)
     group.add_argument("--size", type=cli.positive, default=4_000, metavar="N", help="points of a manifold")
+    train_flags.add_file_options(parser)
     group = parser.add_argument_group("methods")
     choices = [*TRAINED, *ESTIMATORS]
     what = f"trained: {', '.join(TRAINED)}; estimators of scikit-dimension: {', '.join(ESTIMATORS)}"
@@ -62,13 +65,24 @@ def settings_of(args: argparse.Namespace) -> dict[str, Settings]:
 
 
 def load(name: str, args: argparse.Namespace) -> Points:
-    """The points of a manifold, the last tenth for the test."""
-    values, dimension, coordinates = manifolds.manifold(name.removeprefix(MANIFOLD), args.size, args.seed)
-    train, test = np.split(values, [len(values) * 9 // 10])
-    deviation = train.std(axis=0)
-    vary = deviation > 1e-9 * deviation.max()
-    scaled = [torch.from_numpy((x - train.mean(axis=0))[:, vary] / deviation[vary]).float() for x in (train, test)]
-    return Points(*scaled, f"{name}, {len(values):,} points, seed {args.seed}", dimension, coordinates)
+    """The rows of a file, or the points of a manifold; without columns that are constant in the training part."""
+    dimension, coordinates = None, None
+    if name.startswith(MANIFOLD):
+        values, dimension, coordinates = manifolds.manifold(name.removeprefix(MANIFOLD), args.size, args.seed)
+        train, test = np.split(values, [len(values) * 9 // 10])
+        parts = [torch.from_numpy((x - train.mean(axis=0)) / train.std(axis=0)).float() for x in (train, test)]
+        source = f"{name}, {len(values):,} points, seed {args.seed}"
+    elif (kind := data.name_of_file(name)) is None:
+        raise UserError(f"--dataset {name}: expected a file of numbers (.npy, .npz, .csv, .mat) or manifold:NAME")
+    else:
+        file = data.file_options(kind, vars(args))
+        splits = [data.load(kind, split, name, file=file).store.flatten(1) for split in ("train", "valid", "test")]
+        parts = [splits[0], torch.cat(splits[1:])]
+        source = f"{name}, {len(parts[0]):,} rows to train on and {len(parts[1]):,} to test on"
+    vary = parts[0].std(dim=0) > 0
+    if not vary.any():
+        raise UserError(f"{name}: no column varies, so there is nothing to learn from")
+    return Points(parts[0][:, vary], parts[1][:, vary], source, dimension, coordinates)
 
 
 def run(points: Points, folder: Path, args: argparse.Namespace) -> list[dict]:
@@ -85,7 +99,9 @@ def run(points: Points, folder: Path, args: argparse.Namespace) -> list[dict]:
                 row |= {"settings": chosen[method], "data": data}
                 seeded_runs.append_row(path, row)
                 done[method, seed] = row
-                print(f"{folder.name}: {method}, seed {seed}: {row['estimate']:.4g} ({row['seconds']} s)", flush=True)
+                print(
+                    f"{folder.parent.name}: {method}, seed {seed}: {row['estimate']} ({row['seconds']} s)", flush=True
+                )
     return [done[method, seed] for method in chosen for seed in seeds]
 
 
@@ -106,10 +122,12 @@ def doubts(row: dict) -> list[str]:
 
 
 def summary(method: str, rows: list[dict]) -> dict:
-    """A line of the table: the method's runs together."""
-    values = [row["estimate"] for row in rows]
-    line = {"method": method, "estimate": float(np.median(values)), "lowest": min(values), "highest": max(values)}
-    line |= {"seconds": float(np.median([row["seconds"] for row in rows])), "doubts": []}
+    """A line of the table: the method's runs together. The estimate is None where every run of an estimator failed."""
+    values = [row["estimate"] for row in rows if row["estimate"] is not None]
+    line: dict = {"method": method, "seconds": float(np.median([row["seconds"] for row in rows])), "doubts": []}
+    if not values:
+        return line | {"estimate": None, "doubts": ["no estimate: too few rows, or columns"]}
+    line |= {"estimate": float(np.median(values)), "lowest": min(values), "highest": max(values)}
     if method in ESTIMATORS:
         return line
     middle = min(rows, key=lambda row: (abs(row["estimate"] - line["estimate"]), row["seed"]))  # a run of the median
@@ -129,41 +147,34 @@ def summary(method: str, rows: list[dict]) -> dict:
 
 def table(lines: list[dict]) -> str:
     """The lines as text: trained methods with their gap, then estimators."""
-    text = [f"{'method':9} estimate  seeds      gap, decades  σ_k/σ₁, σ_k+1/σ₁  ranks  local  error    s/run"]
+    text = [f"{'method':9} estimate  {'seeds':14} gap, decades  {'σ_k/σ₁, σ_k+1/σ₁':17} ranks  local  error    s/run"]
     for line in lines:
-        seeds = f"{line['lowest']:.3g} to {line['highest']:.3g}"
-        start = f"{line['method']:9} {line['estimate']:8.3g}  {seeds:10}"
-        if "sides" not in line:
-            text.append(f"{start} {'':50} {line['seconds']:8.1f}")
-            continue
-        sides = ", ".join("none" if side is None else f"{side:.1e}" for side in line["sides"])
-        ranks = "-".join(map(str, line["ranks"]))
-        local = "" if line["local"] is None else f"{line['local']:.1f}"
-        error = f"{line['error']:.1e}"
-        text.append(
-            f"{start} {line['decades']:12.1f}  {sides:17} {ranks:>6} {local:>6}  {error} {line['seconds']:6.1f}"
-        )
+        start = f"{line['method']:9} "
+        if line["estimate"] is not None:
+            start += f"{line['estimate']:8.3g}  {line['lowest']:.3g} to {line['highest']:.3g}"
+        if "sides" in line:
+            sides = ", ".join("none" if side is None else f"{side:.1e}" for side in line["sides"])
+            local = "" if line["local"] is None else f"{line['local']:.1f}"
+            middle = f"{line['decades']:12.1f}  {sides:17} {'-'.join(map(str, line['ranks'])):>5} {local:>6}"
+            text.append(f"{start:34} {middle}  {line['error']:.1e} {line['seconds']:6.1f}")
+        else:
+            text.append(f"{start:34} {'':53} {line['seconds']:7.1f}")
         text += [f"{'':9} ! {doubt}" for doubt in line["doubts"]]
     return "\n".join(text)
 
 
 def conclusion(lines: list[dict]) -> str:
     """What the methods say together, in a sentence."""
-    sure = sorted({int(line["estimate"]) for line in lines if "sides" in line and not line["doubts"]})
     trained = [line for line in lines if "sides" in line]
-    if not trained:
-        coordinates = "nothing trained"
-    elif not sure:
-        coordinates = "coordinates of a code: not known"
-    else:
-        agreeing = sum(not line["doubts"] for line in trained)
-        which = f"{agreeing} of {len(trained)} trained methods are sure"
-        coordinates = f"coordinates of a code: {' or '.join(map(str, sure))} ({which})"
-    local = [line["local"] for line in trained if line["local"] is not None and not line["doubts"]]
-    local += [line["estimate"] for line in lines if "sides" not in line]
-    return coordinates + (
-        f"; local dimension: {np.median(local):.1f}, from {min(local):.1f} to {max(local):.1f}" if local else ""
-    )
+    sure = [line for line in trained if not line["doubts"]]
+    numbers = sorted({int(line["estimate"]) for line in sure})
+    found = " or ".join(map(str, numbers)) if numbers else "not known"
+    text = f"coordinates of a code: {found} ({len(sure)} of {len(trained)} trained methods are sure)"
+    local = [line["local"] for line in sure if line["local"] is not None]
+    local += [line["estimate"] for line in lines if "sides" not in line and line["estimate"] is not None]
+    if local:
+        text += f"; local dimension: {np.median(local):.1f}, from {min(local):.1f} to {max(local):.1f}"
+    return text
 
 
 def main() -> None:

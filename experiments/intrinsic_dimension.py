@@ -42,6 +42,8 @@ ESTIMATORS: dict[str, tuple[str, Settings]] = {  # classes of skdim.id, and argu
 TRAINING: Settings = {"architecture": "mlp:128-64", "latent_dim": 20, "lr": 5e-3, "steps": 600, "batch_size": 128}
 NEAREST = 50  # neighbours of a point whose codes give its local dimension
 LOCAL_POINTS = 200  # whose local dimensions are averaged
+ENCODED_ROWS = 10_000  # of the training part, whose codes have the spectrum
+DANCO_LARGEST = 100  # dimension of its calibration's table
 ESTIMATOR_ROWS = 2_000  # that an estimator sees, other ones for each seed
 
 
@@ -62,7 +64,11 @@ def run_once(points: Points, method: str, settings: Settings, seed: int) -> dict
     started = time.monotonic()
     row: dict = {"model": method, "seed": seed}
     if method in ESTIMATORS:
-        row |= {"estimate": estimate(points, method, seed)}
+        try:
+            value = estimate(points, method, seed)
+        except ValueError:  # fewer rows or columns than it needs
+            value = math.nan
+        row |= {"estimate": value if math.isfinite(value) else None}
     else:
         row |= measure(train(points, method, settings, seed), points)
     return row | {"seconds": round(time.monotonic() - started, 2)}
@@ -97,27 +103,21 @@ def measure(model: Autoencoder, points: Points) -> dict:
     squared error of the test rows over their variance, from the first 1 to n coordinates: principal components of the
     codes.
     """
-    codes = model.encode(points.train.double())
-    found = latents.spectrum(codes)
-    falls = found.falls()
-    rank = int(falls.argmax()) + 1 if falls.size and falls.max() > 0 else len(found.values)
-    mean = codes.mean(dim=0)
-    axes = torch.linalg.eigh(torch.from_numpy(latents.covariance(codes.numpy())))[1].flip(1)
-    test = points.test.double()
+    train, test = points.train[:: -(-len(points.train) // ENCODED_ROWS)].double(), points.test.double()
+    codes = model.encode(train)
+    basis = latents.basis(codes)
+    falls, n = basis.spectrum.falls(), codes.shape[1]
+    rank = int(falls.argmax()) + 1 if falls.size and falls.max() > 0 else n
+    coordinates = basis.coordinates(model.encode(test), n)
+    decoded = [model.decode(basis.codes(coordinates[:, : kept + 1])) for kept in range(n)]
     variance = test.var(dim=0, unbiased=False).mean()
-    coordinates = (model.encode(test) - mean) @ axes
-    errors = []
-    for kept in range(1, len(mean) + 1):
-        decoded = model.decode(mean + coordinates[:, :kept] @ axes[:, :kept].T)
-        errors.append(float((decoded - test).square().mean() / variance))
-    train_error = float((model.decode(codes) - points.train).square().mean())
     return {
         "estimate": rank,
         "falls": falls.tolist(),
-        "spectrum": found.values.tolist(),
-        "errors": errors,
-        "train_error": train_error,
-        "local": local_dimension(((codes - mean) @ axes[:, :rank]).numpy()),
+        "spectrum": basis.spectrum.values.tolist(),
+        "errors": [float((x - test).square().mean() / variance) for x in decoded],
+        "train_error": float((model.decode(codes) - train).square().mean()),
+        "local": local_dimension(basis.coordinates(codes, rank).numpy()),
     }
 
 
@@ -134,17 +134,17 @@ def neighbourhoods(x: np.ndarray, nearest: int) -> float:
 
     centres = x[np.random.default_rng(0).permutation(len(x))[:LOCAL_POINTS]]
     found = NearestNeighbors(n_neighbors=nearest).fit(x).kneighbors(centres, return_distance=False)
-    return float(estimator("lpca").fit_pw(x, precomputed_knn=found).dimension_pw_.mean())
+    return float(estimator("lpca").fit_pw(x, found, n_neighbors=nearest).dimension_pw_.mean())
 
 
-def estimator(method: str):
-    """A new estimator of scikit-dimension."""
+def estimator(method: str, **options):
+    """A new estimator of scikit-dimension, with these options and those of ``ESTIMATORS``."""
     try:
         from skdim import id as estimators  # numba makes the import slow: not for --help
     except ImportError as error:
         raise UserError(f"--methods {method}: pip install scikit-dimension ({error})") from error
-    name, options = ESTIMATORS[method]
-    return getattr(estimators, name)(**options)
+    name, own = ESTIMATORS[method]
+    return getattr(estimators, name)(**own, **options)
 
 
 def estimate(points: Points, method: str, seed: int) -> float:
@@ -153,4 +153,5 @@ def estimate(points: Points, method: str, seed: int) -> float:
     x = np.unique(points.train[rows].double().numpy(), axis=0)  # a distance of 0 has no logarithm
     if method == "lpca":
         return neighbourhoods(x, min(100, len(x) - 1))  # its default
-    return float(estimator(method).fit(x).dimension_)
+    options = {"D": min(x.shape[1], DANCO_LARGEST)} if method == "danco" else {}
+    return float(estimator(method, **options).fit(x).dimension_)

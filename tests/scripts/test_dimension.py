@@ -95,3 +95,32 @@ def test_a_second_call_does_what_is_missing(tmp_path, call):
     assert (folder / "dimension.png").stat().st_size > 10_000
     wrong = call("dimension.py", "--dataset", "manifold:cube", *small)
     assert wrong.status == 2 and "unknown manifold 'cube'" in wrong.err
+
+
+def test_a_small_file(tmp_path, call):
+    """50 rows of a closed curve, with a column of words, one that does not vary and one that counts the rows."""
+    angle = np.linspace(0, 12, 50)
+    lines = [
+        "row,word,constant,a,b,c",
+        *(f"{i},x,1,{np.cos(t)},{np.sin(t)},{np.sin(t + 1)}" for i, t in enumerate(angle)),
+    ]
+    file = tmp_path / "curve.csv"
+    file.write_text("\n".join(lines) + "\n")
+    small = ("--methods", "irmae-wd", "mle", "--seeds", 1, "--steps", 60, "--arch", "mlp:16", "--save-path", tmp_path)
+    refused = call("dimension.py", "--dataset", file, *small)
+    assert refused.status == 2 and "column word holds words" in refused.err and "Traceback" not in refused.err
+    result = call("dimension.py", "--dataset", file, "--ignore", "word", *small)
+    assert result.status == 0, result.err
+    content = json.loads((tmp_path / "curve" / "dimension" / "dimension.json").read_text())
+    assert content["shape"][1] == 3  # the constant column is left out
+    assert content["table"][0]["estimate"] <= 2 and content["table"][1]["estimate"] < 2
+    unknown = call("dimension.py", "--dataset", "curve.xls", *small)
+    assert unknown.status == 2 and "expected a file of numbers" in unknown.err
+
+
+def test_an_estimator_that_fails_has_no_estimate():
+    few = Points(torch.rand(4, 3), torch.rand(2, 3), "four rows")
+    found = intrinsic.run_once(few, "danco", {}, 0)
+    assert found["estimate"] is None
+    line = dimension.summary("danco", [found])
+    assert line["estimate"] is None and "too few rows" in dimension.table([line])
