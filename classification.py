@@ -61,7 +61,7 @@ def labels_of(dataset: data.Dataset, name: str) -> Tensor:
     """The labels. Raises UserError where the data set has none."""
     if dataset.labels is None:
         others = ", ".join(key for key, info in data.DATASETS.items() if info.labels)
-        others += ", or a folder with one sub-folder per class"
+        others += ", a folder with one sub-folder per class, or a file with labels (train.py --label)"
         raise UserError(f"--dataset {name} has no labels to classify: use {others}")
     return dataset.labels
 
@@ -100,11 +100,15 @@ def fit(args: argparse.Namespace, modules: nn.ModuleList, forward: Callable, tra
 
 def untrained(args: argparse.Namespace) -> Trained:
     """A plain encoder for the data set with initial weights: the baseline that has nothing but the labels."""
-    described = data.describe(args.dataset, args.image_size, args.channels)
+    file = data.file_options(args.dataset, vars(args))
+    if file:
+        described = data.arrays.describe(Path(args.data_path), None, file)
+    else:
+        described = data.describe(args.dataset, args.image_size, args.channels)
     sizes = {key: described[key] for key in ("architecture", "image_size", "channels")}
     flags = {key: getattr(args, key) for key in ("dataset", "data_path", "skip_corrupt", "white")}
     flags |= data.choose_options(args.dataset, {})
-    config = RunConfig(model="ae", latent_dim=args.latent_dim or described["latent_dim"], **sizes, **flags)
+    config = RunConfig(model="ae", latent_dim=args.latent_dim or described["latent_dim"], file=file, **sizes, **flags)
     path = checkpoint.path_of(args.checkpoint, args.dataset, "supervised")
     device = devices.choose(args.gpu)
     return Trained("supervised", path, devices.prepare(config.build_model(), device), config, device, posterior="mean")

@@ -34,7 +34,9 @@ class Reference:
             advice = "raise --test-size or give more data"
             raise UserError(f"{len(self.dataset)} test image: a distribution has at least 2; {advice}")
         self.extractors: list[features.Extractor] = []
-        for kind in dict.fromkeys(args.features):
+        if trained.config.file:
+            print("FID, KID and SSIM compare images: left out")
+        for kind in dict.fromkeys(args.features if not trained.config.file else ()):
             if kind == "classifier":
                 self.extractors.append(features.classifier(Path(args.checkpoint) / "features", trained))
             elif kind == "inception":
@@ -63,7 +65,9 @@ class Reference:
 
 
 def reconstruction(trained: Trained, dataset: data.Dataset, codes: Tensor) -> dict[str, float]:
-    """Mean squared error and SSIM of all test images and their reconstructions."""
+    """Mean squared error and SSIM of all test images and their reconstructions; of rows of a file the error alone."""
+    if trained.config.file:
+        return {"mse": evaluation.reconstruction_error(trained, dataset, codes)}
     squared = similarity = torch.zeros((), dtype=torch.float64, device=trained.device)
     inputs = dataset.batches(trained.batch_size, trained.device)
     for x, y in zip(inputs, trained.decode_batches(codes), strict=True):

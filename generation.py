@@ -27,7 +27,7 @@ def first_images(trained: Trained, split: str, size: int | None, needed: int = 0
     """The first ``size`` images of a split, 1,000 unless given. Raises UserError for fewer than the grid needs."""
     dataset = trained.dataset(split)
     if size is not None and size > len(dataset):
-        raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(dataset)} images")
+        raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(dataset)}")
     dataset = dataset.first(size or SHOWN)
     if needed > len(dataset):
         found = f"{needed} test images but the sample has {len(dataset)}"
@@ -45,13 +45,33 @@ def fitted_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
 
 
 def reconstruction(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
-    """test images, each beside its reconstruction"""
+    """test images, each beside its reconstruction; of rows of a file the error of each column"""
+    if trained.config.file:
+        return errors_by_column(args, trained)
     shown = args.X * args.Y
     dataset = first_images(trained, "test", args.sample, shown, f"a grid of {args.X} x {args.Y} images")
     inputs, outputs = dataset[:], trained.decode(trained.codes(dataset))
     errors = F.mse_loss(outputs, inputs, reduction="none").mean(dim=(1, 2, 3)).double()
     numbers = {"mean_squared_error": float(errors.mean()), "worst_squared_error": float(errors.max())}
     return plots.side_by_side(inputs[:shown], outputs[:shown]), {"images": len(dataset)} | numbers
+
+
+def errors_by_column(args: argparse.Namespace, trained: Trained) -> "tuple[plots.Figure, dict]":
+    """The reconstruction error of each column of a file: scaled, in its own units, and as R² on the test rows."""
+    dataset = first_images(trained, "test", args.sample)
+    names = trained.scaling.names
+    outputs = torch.cat([x.cpu() for x in trained.decode_batches(trained.codes(dataset))])
+    scaled = [x.double().flatten(1).numpy() for x in (dataset[:], outputs)]
+    units = [trained.scaling.to_units(x).reshape(len(dataset), -1) for x in (dataset[:], outputs)]
+    mse = np.square(scaled[1] - scaled[0]).mean(axis=0)
+    rmse = np.sqrt(np.square(units[1] - units[0]).mean(axis=0))
+    variance = scaled[0].var(axis=0)
+    explained = [float(1 - e / v) if v > 0 else None for e, v in zip(mse, variance, strict=True)]
+    columns = zip(names, mse.tolist(), rmse.tolist(), explained, strict=True)
+    rows = [dict(zip(("column", "mse_scaled", "rmse", "r2"), row, strict=True)) for row in columns]
+    numbers = {"rows": len(dataset), "mean_squared_error": float(mse.mean())}
+    numbers |= {"r2": float(1 - mse.sum() / variance.sum()) if variance.any() else None, "columns": rows}
+    return plots.bars(names, mse, "column", "mean squared error, scaled"), numbers
 
 
 def interpolation(args: argparse.Namespace, trained: Trained) -> tuple[Tensor, dict]:
@@ -142,7 +162,7 @@ def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[plots.Figure, dic
     from sklearn.manifold import TSNE
 
     dataset = first_images(trained, "test", args.sample)
-    drawn = trained.decode(trained.sample("mvg", len(dataset), args.seed))
+    drawn = torch.cat([x.cpu() for x in trained.decode_batches(trained.sample("mvg", len(dataset), args.seed))])
     pixels = torch.cat([dataset[:], drawn]).flatten(1).numpy()
     perplexity = min(30.0, (len(pixels) - 1) / 3)
     embedding = TSNE(perplexity=perplexity, init="pca", random_state=args.seed)
@@ -177,12 +197,16 @@ def main() -> None:
     picture, numbers = TASKS[args.task](args, trained)
     path = evaluation.output_path(args, args.task, trained.name)
     if isinstance(picture, Tensor):
-        plots.save_grid(path, picture, args.Y * (2 if args.task == "reconstruction" else 1))
+        columns = args.Y * (2 if args.task == "reconstruction" else 1)
+        path = evaluation.save_decoded(path, trained, picture, columns)
     else:
         plots.save_figure(path, picture)
+    if "columns" in numbers:
+        files.write_csv(path.with_suffix(".csv"), numbers["columns"])
     about = trained.summary() | {"task": args.task, "fit_to": args.fit_to}
     files.write_json(path.with_suffix(".json"), about | numbers)
-    print(f"{args.task} of {trained.name} on {args.dataset}: {path}")
+    error = f"mean squared error {numbers['mean_squared_error']:.4g}; " if "columns" in numbers else ""
+    print(f"{args.task} of {trained.name} on {args.dataset}: {error}{path}")
 
 
 if __name__ == "__main__":

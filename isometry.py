@@ -6,6 +6,7 @@ python isometry.py --dataset celeba
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,12 @@ class Measured:
     traverse: torch.Tensor  # images
 
 
+def decoder(trained: Trained) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The decoder; of a file as vectors: SSIM is of images."""
+    decode = trained.model.decode
+    return (lambda z: decode(z).flatten(1)) if trained.config.file else decode
+
+
 @torch.no_grad()
 def posterior_scale(trained: Trained, dataset: data.Dataset) -> torch.Tensor | None:
     """``(n,)``: the mean over images of the posterior's standard deviation; None without a Gaussian posterior."""
@@ -58,10 +65,10 @@ def inner_products(trained: Trained, kind: str, args: argparse.Namespace) -> tup
         codes = codes[torch.randperm(len(codes), generator=generator)[: args.num_pairs]]
     codes = codes.to(trained.device)
     pairs = draw(*codes.shape, generator)
-    found = {kind: isometry.inner_products(trained.model.decode, codes, pairs, args.delta, args.batch_size)}
+    found = {kind: isometry.inner_products(decoder(trained), codes, pairs, args.delta, args.batch_size)}
     scale = posterior_scale(trained, images)
     if scale is not None:
-        rescaled = isometry.inner_products(trained.model.decode, codes, pairs, args.delta, args.batch_size, scale)
+        rescaled = isometry.inner_products(decoder(trained), codes, pairs, args.delta, args.batch_size, scale)
         found[f"{kind}_rescaled"] = rescaled
     return found, codes
 
@@ -93,7 +100,7 @@ def measure(trained: Trained, args: argparse.Namespace) -> Measured:
     walked, order = latents.traverse(spread, TRAVERSED, TRAVERSED)
     arrays = products[args.pairs] | {"variance": spread.double().var(dim=0)[order].numpy()}
     chosen = codes["uniform"][: args.metric_codes]
-    along = isometry.metric_along_dimensions(trained.model.decode, chosen, args.delta, args.batch_size)
+    along = isometry.metric_along_dimensions(decoder(trained), chosen, args.delta, args.batch_size)
     arrays |= {f"metric:{key}": values[:, order.numpy()] for key, values in along.items()}
     exact = arrays["metric:mse-jacobian"]
     numbers |= {
@@ -173,7 +180,7 @@ def main() -> None:
         measured = measure(trained, args)
         models.append(measured)
         path = evaluation.output_path(args, "isometry", f"{trained.name}-traverse")
-        plots.save_grid(path, measured.traverse, TRAVERSED)
+        path = evaluation.save_decoded(path, trained, measured.traverse, TRAVERSED)
         print(f"traverse of the {len(measured.traverse) // TRAVERSED} dimensions with most variance: {path}")
     rows = [measured.row for measured in models]
     path = evaluation.save(args, "isometry", [row["model_name"] for row in rows], draw(models), rows)

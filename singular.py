@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments import evaluation
 from experiments.trained import Trained
-from utils import cli, latents, plots
+from utils import cli, files, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
 MIN_PREDICTED, MAX_PREDICTED = 50, 10_000  # images from whose codes the factors are predicted: the first ones
@@ -56,6 +56,8 @@ def report(row: dict) -> str:
         other = "means" if row["posterior"] == "sample" else "samples"
         line += f"; of {other} {row[other]['rank']} and {row[other]['effective_rank']:.2f}"
     line += f" ({row['images']:,} test images of {row['dataset']})"
+    if row["images"] <= len(row["spectrum"]):
+        line += f"; so few have at most rank {row['images'] - 1}, whatever the model"
     if "factors" in row:
         line += "\n  R² of the factors from the codes: " + ", ".join(f"{k} {v:.2f}" for k, v in row["factors"].items())
     return line
@@ -66,15 +68,24 @@ def main() -> None:
     what = "the rank counts the singular values above this fraction of the largest"
     group = parser.add_argument_group("spectrum")
     group.add_argument("--threshold", type=cli.positive_float, default=latents.RANK_THRESHOLD, help=what)
+    what = "write the codes in the basis of their singular vectors, cut at the rank, as .npy"
+    group.add_argument("--save-codes", action="store_true", help=what)
     evaluation.add_flags(parser, several=True)
     args = parser.parse_args()
 
-    rows = [measure(trained, args.test_size, args.threshold) for trained in evaluation.all_from_args(args)]
+    models = evaluation.all_from_args(args)
+    rows = [measure(trained, args.test_size, args.threshold) for trained in models]
     curves = {f"{row['model_name']} (rank {row['rank']})": np.array(row["spectrum"]) for row in rows}
     marks = [(TRUE_DIMENSIONS[args.dataset], "7 factors")] if args.dataset in TRUE_DIMENSIONS else []
     figure = plots.spectra(curves, args.threshold, marks)
     path = evaluation.save(args, "singular", [row["model_name"] for row in rows], figure, rows)
     print(f"singular values: {path}", *map(report, rows), sep="\n")
+    for trained, row in zip(models, rows, strict=True) if args.save_codes else ():
+        dataset = trained.dataset("all" if trained.config.file else "test")
+        coordinates = trained.coordinates(dataset, row["rank"])
+        path = evaluation.output_path(args, "singular", f"{trained.name}-coordinates", suffix=".npy")
+        of = f"{len(dataset):,} {trained.config.rows}{' in their order' if trained.config.file else ' of the test set'}"
+        print(f"{row['rank']} coordinates of {of}: {files.write_array(path, coordinates.numpy())}")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,17 @@ def output_path(args: argparse.Namespace, task: str, *names: str, suffix: str = 
     return Path(args.save_path) / args.dataset / task / (joined(names) + suffix)
 
 
+def save_decoded(path: Path, trained: Trained, decoded: Tensor, columns: int) -> Path:
+    """Write what ``Trained.decode`` gives and return the path: a grid of images, rows as CSV, fields as ``.npy``."""
+    if not trained.config.file:
+        plots.save_grid(path, decoded, columns)
+        return path
+    if decoded.ndim > 2:
+        return files.write_array(path.with_suffix(".npy"), decoded.numpy())
+    rows = [dict(zip(trained.scaling.names, row, strict=True)) for row in decoded.tolist()]
+    return files.write_csv(path.with_suffix(".csv"), rows)
+
+
 def save(args: argparse.Namespace, task: str, names: Sequence[str], figure: "plots.Figure", numbers: object) -> Path:
     """Write a figure of the models of these names and, beside it as JSON, its numbers; the path of the figure."""
     path = output_path(args, task, *names)

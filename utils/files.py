@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 TEMPORARY = ".tmp-"  # how the name of a file begins that is being written
 written: list[Path] = []  # by this process: what it says when it fails
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system answers that has none
@@ -143,9 +145,17 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
+def write_array(path: Path, array: np.ndarray) -> Path:
+    """An array as ``.npy``; the path."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, array)
+    return path
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
     """Rows as a CSV file with a header; a cell is empty where a row lacks a key of another."""
     with replacing(path) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
+    return path

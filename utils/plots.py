@@ -110,6 +110,18 @@ def dimension(runs: Sequence[dict]) -> "Figure":
     return figure
 
 
+def bars(names: Sequence[str], values: np.ndarray, what: str, title: str) -> "Figure":
+    """A bar for each name; of more than 40, by their position."""
+    many = len(names) > 40
+    figure, ((axis,),) = subplots(size=(min(12, 2 + 0.25 * len(names)), 3.2))
+    axis.bar(np.arange(1, len(values) + 1), values, width=1.0 if many else 0.8)
+    if not many:
+        turned = 90 if max(map(len, names)) > 3 else 0
+        axis.set_xticks(range(1, len(names) + 1), [plain(name) for name in names], rotation=turned, fontsize=8)
+    axis.set(xlabel=what, ylabel=title)
+    return figure
+
+
 def embedding(
     points: np.ndarray, labels: np.ndarray | None, classes: list[str] | None, sampled: np.ndarray
 ) -> "Figure":
