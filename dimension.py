@@ -18,6 +18,7 @@ from experiments import seeded_runs, train_flags
 from experiments.intrinsic_dimension import ESTIMATORS, TRAINED, TRAINING, Points, Settings, run_once
 from utils import cli, files
 from utils.errors import UserError
+from utils.provenance import provenance
 
 METHODS = ["irmae", "irmae-wd", "lorae", "rrae", "twonn", "mle", "lpca", "danco"]
 MANIFOLD = "manifold:"
@@ -197,6 +198,7 @@ def main() -> None:
         lines = [summary(method, [row for row in rows if row["model"] == method]) for method in methods]
         known = {"dimension": points.dimension, "global_dimension": points.global_dimension}
         content = {"data": points.source, "shape": list(points.train.shape), **known, "settings": settings_of(args)}
+        content["provenance"] = provenance(torch.device("cpu"), args.seed)
         files.write_json(folder / "dimension.json", content | {"table": lines, "runs": rows})
         if figure := plots.dimension([row for row in rows if "spectrum" in row and row["seed"] == args.seed]):
             plots.save_figure(folder / "dimension.png", figure)

@@ -104,6 +104,7 @@ def dimension(runs: Sequence[dict]) -> "Figure":
         for axis, values in zip(axes, (np.maximum(run["spectrum"], 1e-16), run["errors"]), strict=True):
             (line,) = axis.plot(index, values, marker=".", markersize=4, linewidth=1.2, label=f"{run['model']}: {rank}")
             axis.plot(rank, values[rank - 1], marker="o", markersize=9, fillstyle="none", color=line.get_color())
+            axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set(yscale="log", xlabel="index of the singular value", ylabel="σ / σ₁", title="codes' covariance")
     axes[1].set(yscale="log", xlabel="kept coordinates", ylabel="squared error / variance", title="test rows")
     axes[0].legend(fontsize=8, title="circle: before the gap", title_fontsize=8)
