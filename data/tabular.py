@@ -81,7 +81,7 @@ def download_kddcup(path: Path) -> pd.DataFrame:
 
     try:
         frame = fetch_kddcup99(data_home=str(path), percent10=True, as_frame=True).frame
-    except OSError as error:  # no network, or a folder that cannot be written
+    except Exception as error:  # no network, a folder that cannot be written, or a damaged cache of scikit-learn
         found = f"no {FILES['kddcup'][0]} there, and it could not be downloaded ({error})"
         raise UserError(f"--data-path {path}: {found}; get it from {SOURCES['kddcup']}") from error
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 
 from models import networks
 from models.ae import AE, IRMAE
@@ -53,6 +54,7 @@ def find(name: str) -> type[Autoencoder]:
     return MODELS[name]
 
 
+@cache
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """The model's own arguments: those with a ``Flag`` in its constructor, and in the one its ``**options`` go to."""
     found: dict[str, inspect.Parameter] = {}

@@ -112,31 +112,37 @@ def call_here(script: str, *arguments: object) -> None:
 class Kill:
     """``before`` of ``call``: send this process a signal at the ``line``-th line of the repository that it runs.
 
-    Without a line the lines are counted, into ``file``.
+    Lines are counted from the first call of the function ``start`` on, or from the beginning; without a line they are
+    counted only, into ``file``.
     """
 
-    def __init__(self, line: int | None, number: int = signal.SIGKILL, file: Path | None = None):
-        self.line, self.number, self.file, self.count = line, number, file, 0
+    def __init__(self, line: int | None, number: int = signal.SIGKILL, start: str = "", file: Path | None = None):
+        self.line, self.number, self.start, self.file, self.count = line, number, start, file, 0
 
     def __call__(self) -> None:
         sys.settrace(self.trace)
 
     def trace(self, frame, event: str, argument: object):
-        if not frame.f_code.co_filename.startswith(str(ROOT)) or "/tests/" in frame.f_code.co_filename:
+        code = frame.f_code
+        if not code.co_filename.startswith(str(ROOT)) or "/tests/" in code.co_filename:
             return None
-        if event == "line":
+        if self.start in ("", code.co_name):
+            self.start = ""
+        elif code.co_name not in ("main", "train"):  # on the way to it: nothing else is traced
+            return None
+        if event == "line" and not self.start:
             self.count += 1
             if self.count == self.line:
                 os.kill(os.getpid(), self.number)
-        elif event == "return" and self.file is not None and frame.f_code.co_name == "main":
+        elif event == "return" and self.file is not None and code.co_name == "main":
             self.file.write_text(str(self.count))
         return self.trace
 
 
-def lines_of(script: str, *arguments: object) -> int:
-    """How many lines of the repository a call runs. It must succeed."""
+def lines_of(script: str, *arguments: object, start: str = "") -> int:
+    """How many lines of the repository a call runs, from the function ``start`` on. It must succeed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "count"
-        outcome = call(script, *arguments, before=Kill(None, file=file))
+        outcome = call(script, *arguments, before=Kill(None, start=start, file=file))
         assert outcome.status == 0, outcome
         return int(file.read_text())
