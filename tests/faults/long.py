@@ -5,6 +5,7 @@ python tests/faults/long.py --json docs/data/reliability.json
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
@@ -45,6 +48,14 @@ SCRIPTS = {  # calls on a finished checkpoint or table, and the file with their 
 CHANGING = ("seconds", "provenance", "trained_by", "training_seconds", "command")  # of a result, from run to run
 
 
+deadline = argparse.Namespace(at=math.inf)
+
+
+def in_time(items: Iterable) -> Iterator:
+    """The items, until the time is up."""
+    return takewhile(lambda _: time.monotonic() < deadline.at, items)
+
+
 def plain(content: object) -> object:
     """A result without what may differ between two runs of the same command."""
     if isinstance(content, dict):
@@ -70,12 +81,12 @@ def lost(folder: Path, expected: tuple, name: str) -> list[str]:
 def kill_trainings(folder: Path, times: int, rng: np.random.Generator, failures: list) -> Counter:
     """Each model's training killed at a random line, and killed again while it goes on, then finished."""
     counts: Counter = Counter()
-    for model in tqdm(models.MODELS, "trainings"):
+    for model in tqdm(in_time(models.MODELS), "trainings", len(models.MODELS)):
         flags = ("--dataset", "digits", "--model", model, *SMALL, "--checkpoint")
         outcome = call("train", *flags, folder / "whole")
         assert outcome.status == 0, outcome
         expected, lines = trained(folder / "whole", model), lines_of("train", *flags, folder / "counted", start="fit")
-        for number in range(times):
+        for number in in_time(range(times)):
             place = folder / f"{model}-{number}"
             more: tuple = ()
             for line in (int(rng.integers(1, lines)), int(rng.integers(1, lines))):
@@ -99,13 +110,13 @@ def kill_trainings(folder: Path, times: int, rng: np.random.Generator, failures:
 def kill_scripts(folder: Path, good: dict[str, Path], times: int, rng: np.random.Generator, failures: list) -> Counter:
     """Each evaluation killed at a random line and called again: the same numbers as without."""
     counts: Counter = Counter()
-    for name, ((script, *arguments), file) in tqdm(SCRIPTS.items(), "scripts"):
+    for name, ((script, *arguments), file) in tqdm(in_time(SCRIPTS.items()), "scripts", len(SCRIPTS)):
         where: tuple = ("--dataset", "digits", "--checkpoint", good["trained"], "--model-name", "m")
         where = {"anomaly": ("--dataset", good["table"] / "t.csv"), "density": ()}.get(name, where)
         flags = (*arguments, *where, "--save-path")
         lines = lines_of(script, *flags, folder / "whole")
         expected = plain(json.loads((folder / "whole" / file).read_text()))
-        for number in range(times):
+        for number in in_time(range(times)):
             place, which = folder / f"{name}-{number}", SIGNALS[rng.integers(len(SIGNALS))]
             outcome = call(script, *flags, place, before=Kill(int(rng.integers(1, lines)), which))
             counts["signals"] += outcome.status in (-which, 128 + which)
@@ -122,7 +133,7 @@ def kill_scripts(folder: Path, good: dict[str, Path], times: int, rng: np.random
 
 def damaged_inputs(folder: Path, good: dict[str, Path], number: int, seed: int, failures: list) -> dict[str, Counter]:
     counts: dict[str, Counter] = defaultdict(Counter)
-    for case in tqdm(damage.cases(folder / "case", good, number, seed), "damaged inputs", number):
+    for case in tqdm(in_time(damage.cases(folder / "case", good, number, seed)), "damaged inputs", number):
         for script, *arguments in case.calls:
             outcome, own = call(script, *arguments), counts[case.kind]
             own["inputs"] += 1
@@ -141,29 +152,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=5, help="interrupted runs of each model and script")
     parser.add_argument("--inputs", type=int, default=1000, help="damaged inputs")
+    parser.add_argument(
+        "--minutes", type=float, default=120, help="of each part, at most: the result says how many ran"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", default="docs/data/reliability.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     started, failures = time.monotonic(), []
+    deadline.at = started + 60 * args.minutes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         good = damage.make_good(folder / "good")
-        other = os.fork()  # the kills, side by side with the inputs
-        if other == 0:
-            try:
-                rng, own = np.random.default_rng(args.seed), []
-                trainings = kill_trainings(folder / "kills", args.kills, rng, own)
-                scripts = kill_scripts(folder / "scripts", good, args.kills, rng, own)
-                (folder / "kills.json").write_text(json.dumps([trainings, scripts, own]))
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(0)
+        parts = {"trainings": (kill_trainings,), "scripts": (kill_scripts, good)}
+        children = []
+        for part, (kill, *more) in parts.items():  # side by side with the inputs
+            children.append(os.fork())
+            if children[-1] == 0:
+                try:
+                    own: list = []
+                    counts = kill(folder / part, *more, args.kills, np.random.default_rng(args.seed), own)
+                    (folder / f"{part}.json").write_text(json.dumps([counts, own]))
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(0)
         inputs = damaged_inputs(folder, good, args.inputs, args.seed, failures)
-        os.waitpid(other, 0)
-        trainings, scripts, more = json.loads((folder / "kills.json").read_text())
-        failures += more
+        for child in children:
+            os.waitpid(child, 0)
+        (trainings, first), (scripts, second) = (json.loads((folder / f"{part}.json").read_text()) for part in parts)
+        failures += first + second
     content = {
         "provenance": provenance(torch.device("cpu"), args.seed),
         "seconds": round(time.monotonic() - started),
