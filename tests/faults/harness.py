@@ -49,7 +49,7 @@ class Outcome:
         return None
 
 
-def call(script: str, *arguments: object, before: Callable[[], None] = lambda: None, limit: float = 120) -> Outcome:
+def call(script: str, *arguments: object, before: Callable[[], None] = lambda: None, limit: float = 300) -> Outcome:
     """Run ``script`` (without .py) in a fork of this process, after ``before()``."""
     main = importlib.import_module(script).main
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

@@ -82,7 +82,7 @@ def content(folder, name):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_training_that_is_killed_at_any_line_loses_nothing(tmp_path, number):
+def test_a_training_that_is_killed_at_any_line_loses_nothing(good, tmp_path, number):
     flags = ("--dataset", "digits", "--vae", *SMALL, "--checkpoint")
     trained_by(*flags, tmp_path / "whole")
     lines = lines_of("train", *flags, tmp_path / "counted", start="fit")
@@ -237,7 +237,7 @@ def test_streams_that_are_closed_or_ascii(good, tmp_path):
     assert "\\u03b4" in (tmp_path / "out").read_text()
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_names_that_are_no_text(good, tmp_path):
     damage.pictures(tmp_path / "pictures")
     odd = os.fsencode(tmp_path / "pictures") + b"/\xff\n.png"
     with open(odd, "wb") as stream:
@@ -250,7 +250,7 @@ def test_names_that_are_no_text(tmp_path):
         assert outcome.status == 2 and outcome.problem() is None, outcome
 
 
-def test_only_decode_errors_are_remembered(tmp_path, monkeypatch):
+def test_only_decode_errors_are_remembered(good, tmp_path, monkeypatch):
     """A pipe does not hang; a file that may not be read now is no corrupt one."""
     from data import decoding
 
@@ -298,7 +298,7 @@ def test_a_damaged_classifier_is_trained_again(good, tmp_path, monkeypatch):
     assert "damaged" not in distances()[0]
 
 
-def test_a_signal_right_after_the_step_that_diverged(tmp_path, monkeypatch):
+def test_a_signal_right_after_the_step_that_diverged(good, tmp_path, monkeypatch):
     """Neither infinite weights nor infinite moments replace the good checkpoint."""
     from utils import loop
 
