@@ -25,7 +25,8 @@ test: $(INSTALLED)
 
 # Random kills over all models and scripts and 1,000 damaged inputs: half an hour. docs/reliability.md has the result.
 faults: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/long.py --json docs/data/reliability.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/long.py --json docs/data/reliability.json \
+	    --page docs/reliability.md
 
 # About a minute; python benchmarks/throughput.py --help says what else can be measured.
 bench: $(INSTALLED)

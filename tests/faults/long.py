@@ -31,6 +31,7 @@ from experiments.logs import Logs  # noqa: E402
 from utils import checkpoint, files  # noqa: E402
 from utils.provenance import provenance  # noqa: E402
 
+MARKS = ("<!-- make faults: begin -->", "<!-- make faults: end -->")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SMALL = ("--arch", "mlp", "--train-size", 24, "--valid-size", 8, "--batch-size", 8, "--epochs", 2)
 SCRIPTS = {  # calls on a finished checkpoint or table, and the file with their numbers
@@ -148,6 +149,30 @@ def damaged_inputs(folder: Path, good: dict[str, Path], number: int, seed: int, 
     return counts
 
 
+def table(content: dict) -> str:
+    """The result as a Markdown table."""
+    faults = ("traceback", "hang", "crash", "silent acceptance")
+    rows = []
+    for kind, own in content["damaged inputs"].items():
+        found = [str(own[key]) for key in ("inputs", "refused in a line", "read as it was, or made again")]
+        rows.append([f"damaged: {kind}", *found, str(sum(own[fault] for fault in faults))])
+    for kind in ("trainings", "evaluations"):
+        own = content[f"killed {kind}"]
+        lost = sum(failure[0].startswith("train ") == (kind == "trainings") for failure in content["failures of kills"])
+        rows.append([f"{kind}, killed at random lines", str(own["runs"]), f"{own['signals']} signals", "–", str(lost)])
+    header = ["fault", "tried", "refused in a line", "harmless, or made again", "lost, crashed, hung or believed"]
+    return files.markdown_table(header, rows)
+
+
+def write_page(page: Path, content: dict) -> None:
+    """The table, between the two marks of the page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    about = content["provenance"]
+    where = f"{about['device_name']}, {about['threads']} thread, torch {about['torch']}, {about['date']}"
+    text = f"`{about['command']}`, {where}, {content['seconds'] // 60} minutes:\n\n{table(content)}\n"
+    files.write_text(page, before + MARKS[0] + "\n" + text + MARKS[1] + rest.partition(MARKS[1])[2])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=5, help="interrupted runs of each model and script")
@@ -157,6 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", default="docs/data/reliability.json")
+    parser.add_argument("--page", help="document whose table is written again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     started, failures = time.monotonic(), []
@@ -181,18 +207,21 @@ def main() -> None:
         for child in children:
             os.waitpid(child, 0)
         (trainings, first), (scripts, second) = (json.loads((folder / f"{part}.json").read_text()) for part in parts)
-        failures += first + second
+        killed = first + second
     content = {
         "provenance": provenance(torch.device("cpu"), args.seed),
         "seconds": round(time.monotonic() - started),
         "killed trainings": trainings,
         "killed evaluations": scripts,
         "damaged inputs": inputs,
-        "failures": failures,
+        "failures of inputs": failures,
+        "failures of kills": killed,
     }
     files.write_json(Path(args.json), content)
     print(json.dumps(content, indent=1, default=str))
-    sys.exit(1 if failures else 0)
+    if args.page:
+        write_page(Path(args.page), content)
+    sys.exit(1 if failures + killed else 0)
 
 
 if __name__ == "__main__":
