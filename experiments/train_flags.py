@@ -92,6 +92,8 @@ def refuse_values(config: run.RunConfig, path: Path) -> None:
     if not config.file and models.image_size(config.architecture) != config.image_size:
         raise checkpoint.damaged(path, f"its {config.architecture} is not for images of {config.image_size} pixels")
     values, own = config.flags(), models.flags(config.model)
+    if foreign := sorted(map(str, config.options.keys() - own.keys())):
+        raise checkpoint.damaged(path, f"its options have {foreign[0]}, which the model {config.model} does not take")
     for action in make_parser()._actions:
         value, flag = values.get(action.dest), own.get(action.dest)
         convert: Any = flag.type if flag else action.type  # flags of several models may differ in what they take

@@ -162,7 +162,6 @@ def run(main: Callable[[], None]) -> None:
     Exit status: 0 done, 1 failed, 2 the input was wrong, 3 the training diverged, 130 interrupted by Ctrl-C.
     """
     script = Path(sys.argv[0]).name
-    open_streams()
     files.written.clear()
 
     def end(status: int, message: object) -> None:
@@ -172,6 +171,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(status)
 
     try:
+        open_streams()
         main()
         sys.stdout.flush()
     except (UserError, Diverged) as error:
