@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import ROOT, run_script
 
 import dimension
 from experiments import intrinsic_dimension as intrinsic
@@ -124,3 +124,17 @@ def test_an_estimator_that_fails_has_no_estimate():
     assert found["estimate"] is None
     line = dimension.summary("danco", [found])
     assert line["estimate"] is None and "too few rows" in dimension.table([line])
+
+
+def test_the_table_of_the_docs_is_that_of_its_file():
+    results = json.loads((ROOT / "docs/data/dimension.json").read_text())["results"]
+    lines = [line.split(" | ") for line in (ROOT / "docs/dimension.md").read_text().splitlines()]
+    shown = {cells[0].strip("| "): cells[4:] for cells in lines if cells[0].strip("| ") in results}
+    assert shown.keys() == results.keys() and len(shown) >= 10
+    for name, cells in shown.items():
+        for method, cell in zip(dimension.METHODS, cells, strict=True):
+            found = [run["estimate"] for run in results[name]["runs"] if run["method"] == method]
+            numbers = [float(word.strip("()| ")) for word in cell.split(",")]
+            expected = [np.mean(found)] if method in intrinsic.ESTIMATORS else found
+            assert len(numbers) == 1 or len(numbers) == len(expected)
+            assert np.abs(np.array(numbers) - expected).max() < 0.06, (name, method)
