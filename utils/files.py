@@ -20,11 +20,11 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system 
 
 @contextlib.contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Let an OSError inside, of a full disk say, name the file."""
+    """Let an OSError inside that names none, of a full disk say, or a temporary one, name the file."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is not None and (error.filename is None or TEMPORARY in str(error.filename)):
             error.filename, error.filename2 = str(path), None
         raise
 
