@@ -25,8 +25,10 @@ def refusing(path: Path) -> Iterator[None]:
     """Turn whatever exception the content of a checkpoint causes into a UserError about the file."""
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise checkpoint.damaged(path, str(error)) from error
     except Exception as error:
         if exhausted(error):
             raise
