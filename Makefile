@@ -21,7 +21,8 @@ demo: $(INSTALLED)
 	@$(BIN)/python generation.py $(FILES) --task pca --fit-to train --model-name irmae
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --ignore tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/faults  # forks: no other test trained there
 
 # Random kills over all models and scripts and 1,000 damaged inputs: half an hour. docs/reliability.md has the result.
 faults: $(INSTALLED)

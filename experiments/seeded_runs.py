@@ -128,7 +128,7 @@ def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int
 
 def made_here(gpu: bool, seed: int) -> dict:
     """The provenance of a run: each computes on one core, wherever it runs."""
-    return provenance(torch.device("cuda" if gpu else "cpu"), seed, threads=1)
+    return provenance(torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu"), seed, threads=1)
 
 
 def append_row(path: Path, row: dict) -> None:

@@ -210,7 +210,8 @@ def test_a_folder_that_changed_is_noticed(tmp_path, call):
     assert result.status == 0 and "have changed since" in result.out
     assert run.read(checkpoints / "folder" / "x").config.eager
     record = checkpoint.load(checkpoints / "folder" / "x")
-    checkpoint.save(checkpoints / "folder" / "x", record | {"step": 1})
+    running = {"sums": {"loss": 1.0, "reconstruction": 1.0}, "count": 32}
+    checkpoint.save(checkpoints / "folder" / "x", record | {"step": 1, "running": running})
     (pictures / "new.png").unlink()
     assert_refused(call(*base, "--resume", "--epochs", 3), "not those of the first run", "middle of an epoch")
     pictures.rename(tmp_path / "moved")

@@ -92,7 +92,7 @@ def test_a_step_on_static_input_is_the_eager_step(name):
 
 def test_the_order_is_new_every_epoch_or_the_data_sets_own():
     seen: list[torch.Tensor] = []
-    dataset: Dataset = ShapeDataset(draw_factors(20))
+    dataset: Dataset = ShapeDataset(draw_factors(20), "released")
 
     def step(index: torch.Tensor) -> torch.Tensor:
         seen.append(dataset.store[index].clone())
