@@ -2,6 +2,8 @@
 
 import gzip
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -32,6 +34,11 @@ def check(path: Path) -> None:
             refuse_larger(path, sum(member.file_size for member in archive.infolist()))
     elif path.suffix.lower() == ".mat":
         refuse_larger(path, unpacked_mat(path.read_bytes()))
+        # SciPy ends the whole process on an element of an unknown type: here it is another one.
+        command = [sys.executable, "-c", "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])", str(path)]
+        status = subprocess.run(command, capture_output=True, check=False).returncode
+        if status not in (0, 1):  # 1: an exception, which the caller will meet
+            raise UserError(f"{path}: damaged (it ends its reader with status {status}): get it again")
 
 
 def unpacked_mat(content: bytes) -> int:

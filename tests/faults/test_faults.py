@@ -342,3 +342,12 @@ def test_an_interrupted_script_says_what_it_wrote(good, tmp_path):
     outcome = call("isometry", *flags, before=Kill(20, signal.SIGINT))
     assert outcome.status == 130 and "written: nothing" in outcome.err
     assert run_script("isometry.py", *flags, "--model-name", "none").status == 2
+
+
+def test_a_mat_file_that_ends_its_reader(tmp_path):
+    """An element of an unknown type: SciPy's reader crashes, the script does not."""
+    content = bytearray(damage.table_files(np.random.default_rng(0))["cell.mat"])
+    content[176:192] = bytes(16)
+    (tmp_path / "t.mat").write_bytes(content)
+    outcome = call("anomaly", "--dataset", tmp_path / "t.mat", "--save-path", tmp_path)
+    assert outcome.status == 2 and outcome.problem() is None and "t.mat" in outcome.errors[0], outcome
