@@ -154,8 +154,8 @@ def table(content: dict) -> str:
     faults = ("traceback", "hang", "crash", "silent acceptance")
     rows = []
     for kind, own in content["damaged inputs"].items():
-        found = [str(own[key]) for key in ("inputs", "refused in a line", "read as it was, or made again")]
-        rows.append([f"damaged: {kind}", *found, str(sum(own[fault] for fault in faults))])
+        found = [str(own.get(key, 0)) for key in ("inputs", "refused in a line", "read as it was, or made again")]
+        rows.append([f"damaged: {kind}", *found, str(sum(own.get(fault, 0) for fault in faults))])
     for kind in ("trainings", "evaluations"):
         own = content[f"killed {kind}"]
         lost = sum(failure[0].startswith("train ") == (kind == "trainings") for failure in content["failures of kills"])
@@ -169,7 +169,8 @@ def write_page(page: Path, content: dict) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     about = content["provenance"]
     where = f"{about['device_name']}, {about['threads']} thread, torch {about['torch']}, {about['date']}"
-    text = f"`{about['command']}`, {where}, {content['seconds'] // 60} minutes:\n\n{table(content)}\n"
+    command = about["command"].split(" --json")[0]
+    text = f"`{command}`,\n{where}, {content['seconds'] // 60} minutes:\n\n{table(content)}\n"
     files.write_text(page, before + MARKS[0] + "\n" + text + MARKS[1] + rest.partition(MARKS[1])[2])
 
 
