@@ -24,7 +24,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --ignore tests/faults
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/faults  # forks: no other test trained there
 
-# Random kills over all models and scripts and 1,000 damaged inputs: a quarter of an hour. docs/reliability.md has the result.
+# Random kills over all models and seven scripts, and 1,000 damaged inputs: a quarter of an hour. docs/reliability.md has the result.
 faults: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/long.py --json docs/data/reliability.json \
 	    --page docs/reliability.md

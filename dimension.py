@@ -97,7 +97,7 @@ def run(points: Points, folder: Path, args: argparse.Namespace) -> list[dict]:
         for seed in seeds:
             if (method, seed) not in done:
                 row = run_once(points, method, chosen[method], seed)
-                row |= {"settings": chosen[method], "data": data}
+                row |= {"settings": chosen[method], "data": data, "provenance": seeded_runs.made_here(False, seed)}
                 seeded_runs.append_row(path, row)
                 done[method, seed] = row
                 print(
@@ -170,7 +170,7 @@ def conclusion(lines: list[dict]) -> str:
     sure = [line for line in trained if not line["doubts"]]
     numbers = sorted({int(line["estimate"]) for line in sure})
     found = " or ".join(map(str, numbers)) if numbers else "not known"
-    text = f"coordinates of a code: {found} ({len(sure)} of {len(trained)} trained methods are sure)"
+    text = f"coordinates of a code: {found} ({len(sure)} of {len(trained) or 'no'} trained methods are sure)"
     local = [line["local"] for line in sure if line["local"] is not None]
     local += [line["estimate"] for line in lines if "sides" not in line and line["estimate"] is not None]
     if local:
@@ -192,7 +192,8 @@ def main() -> None:
     for name in names:
         started = time.monotonic()
         points = load(name, args)
-        folder = Path(args.save_path) / Path(name.replace(MANIFOLD, "manifold-")).stem / "dimension"
+        place = data.name_of_file(name) or name.replace(MANIFOLD, "manifold-")
+        folder = Path(args.save_path) / place / "dimension"
         rows = run(points, folder, args)
         methods = list(dict.fromkeys(args.methods))
         lines = [summary(method, [row for row in rows if row["model"] == method]) for method in methods]

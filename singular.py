@@ -85,7 +85,9 @@ def main() -> None:
         coordinates = trained.coordinates(dataset, row["rank"])
         path = evaluation.output_path(args, "singular", f"{trained.name}-coordinates", suffix=".npy")
         of = f"{len(dataset):,} {trained.config.rows}{' in their order' if trained.config.file else ' of the test set'}"
+        error = evaluation.error_at_rank(trained, row["rank"], size=args.test_size)
         print(f"{row['rank']} coordinates of {of}: {files.write_array(path, coordinates.numpy())}")
+        print(f"  test error of what they decode to: {error:.4g}")
 
 
 if __name__ == "__main__":

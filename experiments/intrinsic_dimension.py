@@ -14,9 +14,10 @@ from torch import Tensor
 
 import models
 from data.table import VectorDataset
+from experiments import seeded_runs
 from models.base import Autoencoder
-from utils import latents, loop
-from utils.errors import Diverged, UserError
+from utils import latents
+from utils.errors import UserError
 
 Settings = dict[str, Any]
 
@@ -80,19 +81,12 @@ def train(points: Points, method: str, settings: Settings, seed: int) -> Autoenc
     own = {key: settings[key] for key in settings if key not in ("steps", "batch_size", "lr", "weight_decay")}
     own["latent_dim"] = min(own["latent_dim"], points.train.shape[1])
     model = models.build(own.pop("model"), channels=points.train.shape[1], **own)
-    optimizer = loop.make_optimizer(model, settings["lr"], settings.get("weight_decay", 0.0))
-    dataset = VectorDataset(points.train)
-    model.train_size = len(dataset)
-    epochs = math.ceil(settings["steps"] / math.ceil(len(dataset) / settings["batch_size"]))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate
-    for epoch in range(1, epochs + 1):
-        *_, totals = loop.epoch(step, settings["batch_size"], seed, epoch)
-        if not math.isfinite(totals.means()["loss"]):
-            raise Diverged(f"{method}, seed {seed}: the training diverged in epoch {epoch}; try a lower --lr")
-        schedule.step()
+    dataset, batch_size = VectorDataset(points.train), settings["batch_size"]
+    epochs = math.ceil(settings["steps"] / math.ceil(len(dataset) / batch_size))
+    options = {"weight_decay": settings.get("weight_decay", 0.0), "anneal": True}
+    seeded_runs.fit(f"{method}, seed {seed}", model, dataset, seed, epochs, batch_size, settings["lr"], **options)
     # The codes are computed in float64: the rounding of a float32 forward pass hides values below 1e-12 or so.
-    return model.double().eval()
+    return model.double()
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ import models
 from data.table import VectorDataset
 from experiments.anomaly_presets import TRAINING, Settings
 from experiments.results import plausible
-from models.base import DensityModel
+from models.base import Autoencoder, DensityModel
 from utils import cli, files, loop
 from utils.errors import Diverged, UserError
 from utils.provenance import provenance
@@ -51,20 +51,36 @@ def train_and_score(
     config = {key: value for key, value in settings.items() if key not in ("model", "mixture", *TRAINING)}
     model = models.build(settings["model"], channels=train.shape[1], **config).to(device)
     assert isinstance(model, DensityModel)
-    optimizer = loop.make_optimizer(model, settings["lr"])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings["epochs"]) if anneal else None
     dataset = VectorDataset(train.to(device))
-    step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate
-    for epoch in range(1, settings["epochs"] + 1):
-        *_, totals = loop.epoch(step, settings["batch_size"], seed, epoch)
+    fit(run, model, dataset, seed, settings["epochs"], settings["batch_size"], settings["lr"], anneal=anneal)
+    model.fit_prior(dataset.batches(4096, device=device), em=settings["mixture"] == "em", seed=seed)
+    with torch.no_grad():
+        return torch.cat([model.energy(x).cpu() for x in VectorDataset(scored).batches(4096, device)]).numpy()
+
+
+def fit(
+    run: str,
+    model: Autoencoder,
+    dataset: VectorDataset,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float = 0.0,
+    anneal: bool = False,
+) -> None:
+    """Train a model, then in evaluation mode; ``run`` and ``anneal`` as for ``train_and_score``. Raises Diverged."""
+    model.train_size = len(dataset)
+    optimizer = loop.make_optimizer(model, lr, weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if anneal else None
+    step = loop.Step(model, optimizer, dataset, eager=True)  # a captured step would keep its learning rate, a number
+    for epoch in range(1, epochs + 1):
+        *_, totals = loop.epoch(step, batch_size, seed, epoch)
         if not math.isfinite(totals.means()["loss"]):
             raise Diverged(f"{run}: the training diverged in epoch {epoch} ({totals.means()}); try a lower --lr")
         if schedule is not None:
             schedule.step()
     model.eval()
-    model.fit_prior(dataset.batches(4096, device=device), em=settings["mixture"] == "em", seed=seed)
-    with torch.no_grad():
-        return torch.cat([model.energy(x).cpu() for x in VectorDataset(scored).batches(4096, device)]).numpy()
 
 
 def require_scores(run: str, scores: np.ndarray) -> np.ndarray:

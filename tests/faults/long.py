@@ -1,4 +1,4 @@
-"""``make faults``: random kills over all models and scripts, and a thousand damaged inputs. Writes a result file.
+"""``make faults``: random kills over all models and seven scripts, and a thousand damaged inputs. Writes a result file.
 
 python tests/faults/long.py --json docs/data/reliability.json
 """
@@ -170,7 +170,7 @@ def write_page(page: Path, content: dict) -> None:
     about = content["provenance"]
     where = f"{about['device_name']}, {about['threads']} thread, torch {about['torch']}, {about['date']}"
     command = about["command"].split(" --json")[0]
-    text = f"`{command}`,\n{where}, {content['seconds'] // 60} minutes:\n\n{table(content)}\n"
+    text = f"`{command}`,\n{where}, {round(content['seconds'] / 60)} minutes:\n\n{table(content)}\n"
     files.write_text(page, before + MARKS[0] + "\n" + text + MARKS[1] + rest.partition(MARKS[1])[2])
 
 
