@@ -173,7 +173,8 @@ def main() -> None:
     runs = f"{len(tasks)} runs, {len(missing)} to do, {args.jobs} at a time"
     print(f"{name}: {len(table):,} rows, {share:.2%} anomalies; {runs}; {path}", flush=True)
     for row in seeded_runs.run_all(run_once, table, missing, args.jobs):
-        row |= {"settings": chosen[row["model"]], "data": data, "provenance": seeded_runs.made_here(gpu, row["seed"])}
+        row |= {"settings": chosen[row["model"]], "data": data}
+        row["provenance"] = seeded_runs.run_provenance(gpu, row["seed"])
         seeded_runs.append_row(path, row)
         done[row["model"], row["seed"]] = row
         found = f"F1 {row['f1']:.4f}  ROC-AUC {row['roc_auc']:.4f}  {row['seconds']:.1f} s"
@@ -182,7 +183,7 @@ def main() -> None:
     rows = [done[model, seed] for model, _, seed, _ in tasks]
     summaries = summarise(rows, list(chosen))
     content = {"dataset": args.dataset, "rows": len(table), "anomaly_ratio": share, "columns": table.describe()}
-    content["provenance"] = seeded_runs.made_here(gpu, args.seed)
+    content["provenance"] = seeded_runs.run_provenance(gpu, args.seed)
     files.write_json(folder / "anomaly.json", content | {"summary": summaries, "runs": rows})
     report = as_markdown(summaries)
     files.write_text(folder / "anomaly.md", report)

@@ -123,7 +123,7 @@ def main() -> None:
     plots.save_figure(path, plots.density_scatter(points.density, titles, points.component))
     settings = {**training, "lr": rates, "models": SETTINGS, "channels": toy.FEATURES, **NETWORK}
     content = {"data": args.data_path or points.source, "points": len(points.density), "settings": settings}
-    content["provenance"] = seeded_runs.made_here(gpu, args.seed)
+    content["provenance"] = seeded_runs.run_provenance(gpu, args.seed)
     files.write_json(path.with_suffix(".json"), content | {"median": summary, "runs": rows})
     print(f"saved {path} and {path.with_suffix('.json')}")
     medians = ", ".join(f"{name} {values['pearson']:.4f}" for name, values in summary.items())

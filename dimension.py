@@ -60,8 +60,9 @@ def settings_of(args: argparse.Namespace) -> dict[str, Settings]:
     training = {"architecture": args.arch, "latent_dim": args.latent_dim, "lr": args.lr, "steps": args.steps}
     training |= {"batch_size": args.batch_size}
     chosen = {name: training | TRAINED[name] if name in TRAINED else {} for name in args.methods}
-    if "irmae-wd" in chosen:
-        chosen["irmae-wd"]["weight_decay"] = args.weight_decay
+    for own in chosen.values():
+        if "weight_decay" in own:
+            own["weight_decay"] = args.weight_decay
     return chosen
 
 
@@ -92,12 +93,12 @@ def run(points: Points, folder: Path, args: argparse.Namespace) -> list[dict]:
     path = folder / "runs.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     data = files.fingerprint(points.train.numpy().tobytes() + points.test.numpy().tobytes())
-    done = seeded_runs.finished(path, {"estimate", "seconds"}, data, chosen, seeds)
+    done = seeded_runs.finished(path, {"seconds"}, data, chosen, seeds)  # an estimate may be None
     for method in chosen:
         for seed in seeds:
             if (method, seed) not in done:
                 row = run_once(points, method, chosen[method], seed)
-                row |= {"settings": chosen[method], "data": data, "provenance": seeded_runs.made_here(False, seed)}
+                row |= {"settings": chosen[method], "data": data, "provenance": seeded_runs.run_provenance(False, seed)}
                 seeded_runs.append_row(path, row)
                 done[method, seed] = row
                 print(
@@ -201,8 +202,8 @@ def main() -> None:
         content = {"data": points.source, "shape": list(points.train.shape), **known, "settings": settings_of(args)}
         content["provenance"] = provenance(torch.device("cpu"), args.seed)
         files.write_json(folder / "dimension.json", content | {"table": lines, "runs": rows})
-        if figure := plots.dimension([row for row in rows if "spectrum" in row and row["seed"] == args.seed]):
-            plots.save_figure(folder / "dimension.png", figure)
+        if trained := [row for row in rows if "spectrum" in row and row["seed"] == args.seed]:
+            plots.save_figure(folder / "dimension.png", plots.dimension(trained))
         truth = (
             "" if points.dimension is None else f"; truth: {points.dimension:g}, of a code {points.global_dimension}"
         )

@@ -22,7 +22,7 @@ from models.layers.ssim import ssim
 from utils import cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
-PAIRS, DELTA = 1000, 0.01  # of isometry.py: pairs of steps, and their length
+PAIRS, DELTA = 1000, 0.01  # pairs of steps, and their length
 
 
 class Reference:
@@ -91,7 +91,7 @@ def draw(trained: Trained, sampler: str, args: argparse.Namespace) -> Tensor | N
 
 
 def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
-    """Correlation of inner products in latent and data space, as isometry.py with ``--pairs uniform``."""
+    """Correlation of inner products in latent and data space, of uniform pairs at the codes of ``--posterior``."""
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
     pairs = isometry.uniform_pairs(*chosen.shape, generator)
@@ -148,7 +148,7 @@ def main() -> None:
     for trained in evaluation.all_from_args(args):
         config = trained.config
         images = (config.image_size, config.channels, config.data_path, config.white, config.skip_corrupt)
-        images += tuple(config.data_options().values())
+        images += (*config.data_options().values(), str(config.file))
         if images not in references:
             references[images] = Reference(args, trained)
         about = trained.summary() | references[images].summary() | {"fid_samples": args.fid_samples, "seed": args.seed}

@@ -169,7 +169,7 @@ def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[plots.Figure, dic
     points = embedding.fit_transform(pixels)
     labels = None if dataset.labels is None else dataset.labels.numpy()
     numbers = {"test_images": len(dataset), "sampled_images": len(drawn), "perplexity": perplexity}
-    numbers |= {"kl_divergence": float(embedding.kl_divergence_), "seed": args.seed}
+    numbers |= {"kl_divergence": float(embedding.kl_divergence_), "seed": args.seed, "fit_to": "train"}
     return plots.embedding(points, labels, dataset.classes, np.arange(len(points)) >= len(dataset)), numbers
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import models
 from experiments import evaluation
 from experiments.trained import Trained
 from utils import cli, files, latents, plots
@@ -20,17 +21,17 @@ MIN_PREDICTED, MAX_PREDICTED = 50, 10_000  # images from whose codes the factors
 def measure(trained: Trained, size: int | None, threshold: float) -> dict:
     """Rank, effective rank and spectrum; of samples and of means where the code is a distribution."""
     dataset = trained.dataset("test", size)
-    chosen = latents.spectrum(trained.codes(dataset))
+    codes, config = trained.codes(dataset), trained.config
+    chosen = latents.spectrum(codes)
     row = trained.summary() | {"images": len(dataset), "threshold": threshold, "rank": chosen.rank(threshold)}
     row |= {"effective_rank": chosen.effective_rank(), "largest_singular_value": chosen.largest}
     row["spectrum"] = chosen.values.tolist()
-    few = dataset.first(2)
-    if not torch.equal(trained.encode(few), trained.sample_codes(few)):
+    if models.find(config.model).has_distribution(models.options(config.model) | config.options):
         for kind, encode in (("sample", trained.sample_codes), ("mean", trained.encode)):
             found = latents.spectrum(encode(dataset))
             row[f"{kind}s"] = {"rank": found.rank(threshold), "effective_rank": found.effective_rank()}
     if len(dataset) >= MIN_PREDICTED and (factors := dataset.first(MAX_PREDICTED).factors()):
-        row["factors"] = explained(trained.codes(dataset.first(MAX_PREDICTED)), factors, trained.seed)
+        row["factors"] = explained(codes[:MAX_PREDICTED], factors, trained.seed)
     return row
 
 
@@ -73,14 +74,14 @@ def main() -> None:
     evaluation.add_flags(parser, several=True)
     args = parser.parse_args()
 
-    models = evaluation.all_from_args(args)
-    rows = [measure(trained, args.test_size, args.threshold) for trained in models]
+    compared = evaluation.all_from_args(args)
+    rows = [measure(trained, args.test_size, args.threshold) for trained in compared]
     curves = {f"{row['model_name']} (rank {row['rank']})": np.array(row["spectrum"]) for row in rows}
     marks = [(TRUE_DIMENSIONS[args.dataset], "7 factors")] if args.dataset in TRUE_DIMENSIONS else []
     figure = plots.spectra(curves, args.threshold, marks)
     path = evaluation.save(args, "singular", [row["model_name"] for row in rows], figure, rows)
     print(f"singular values: {path}", *map(report, rows), sep="\n")
-    for trained, row in zip(models, rows, strict=True) if args.save_codes else ():
+    for trained, row in zip(compared, rows, strict=True) if args.save_codes else ():
         dataset = trained.dataset("all" if trained.config.file else "test")
         coordinates = trained.coordinates(dataset, row["rank"])
         path = evaluation.output_path(args, "singular", f"{trained.name}-coordinates", suffix=".npy")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from data import arrays, celeba, cifar10, digits, folder, mnist, shapes
-from data.array_files import SUFFIXES
+from data.arrays import SUFFIXES
 from data.base import Dataset, LoadOptions
 from utils.errors import UserError
 
@@ -52,7 +52,7 @@ DEFAULT_PATH = "./datasets"  # where files are looked for and downloaded to
 
 def find(name: str) -> DatasetInfo:
     """What is known of a data set of ``DATASETS``, or of the name that ``name_of_file`` gives to a file."""
-    if name not in DATASETS and not name.endswith(tuple(map(dashed, SUFFIXES))):
+    if name not in DATASETS and not name.lower().endswith(tuple(map(dashed, SUFFIXES))):
         raise UserError(f"unknown data set {name!r}: choose from {', '.join(DATASETS)}")
     return DATASETS.get(name, FILE)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.arrays import SUFFIXES
 from data.table_columns import find, is_label_name, is_row_number, shown
-from data.table_files import as_frame, is_numeric, read_archive, read_frame
+from data.table_files import as_frame, as_labels, is_numeric, read_archive, read_frame
 from utils.errors import UserError
-
-SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz", ".mat")
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Array:
     names: list[str]  # of the columns; of fields, the position of each value in its row, from 1
     labels: np.ndarray | None  # (N,) int64
     classes: list[str] | None  # the names of the labels
-    source: str  # a line: what is used
 
 
 def read(path: Path, label: str | None = None, ignore: Sequence[str] = ()) -> Array:
@@ -66,7 +64,7 @@ def read_once(path: Path, label: str | None, ignore: tuple[str, ...], status: tu
     notes += [f"left out {shown(ignored)} (--ignore)"] if ignored else []
     notes += ["no labels" if labels is None else f"label {labels.name} ({len(classes or ())} classes)"]
     print("; ".join(notes))
-    return Array(values.reshape(-1, *shape) if len(shape) > 1 else values, names, codes, classes, "; ".join(notes))
+    return Array(values.reshape(-1, *shape) if len(shape) > 1 else values, names, codes, classes)
 
 
 def text_columns(path: Path, label: str | None) -> tuple[pd.DataFrame, pd.Series | None, tuple[int, ...]]:
@@ -95,7 +93,7 @@ def archive_columns(path: Path, label: str | None) -> tuple[pd.DataFrame, pd.Ser
     given = arrays.get(label or "y")
     if label is not None and given is None:
         raise UserError(f"--label {label}: {path} has no such array, only {', '.join(arrays)}")
-    labels = None if given is None else pd.Series(given.ravel(), name=label or "y")
+    labels = None if given is None else pd.Series(as_labels(given), name=label or "y")
     if labels is not None and len(labels) != len(values):
         raise UserError(f"{path}: {name} has {len(values)} rows but {labels.name} has {len(labels)} labels")
     if label is None and labels is not None and not is_class(labels):

@@ -1,20 +1,22 @@
 """The data set of a file of one's own: rows or fields of values of any range, scaled."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data import folder
-from data.array_files import Array, read
-from data.base import Dataset, LoadOptions
+from data.base import LoadOptions, VectorDataset
 from utils import files
 from utils.errors import UserError
 
+if TYPE_CHECKING:
+    from data.array_files import Array
+
+SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz", ".mat")
 SCALES = {
     "standard": "each column to mean 0 and variance 1 on the training rows, of fields (N, C, H, W) each channel",
     "max-min": "to 0 and 1, likewise",
@@ -30,7 +32,7 @@ LATENT_DIM = 32  # n, unless a row has fewer values
 NETWORK = "relu:512-256"  # of IRMAE-WD (Zeng et al. 2023, arXiv 2305.01090) for rows of 64 values
 
 
-class ArrayDataset(Dataset):
+class ArrayDataset(VectorDataset):
     """Rows of a file as scaled vectors ``(N, D)``, or as fields ``(N, C, S, S)`` for convolutional networks.
 
     Attributes:
@@ -39,15 +41,12 @@ class ArrayDataset(Dataset):
         shape: of a row in the file; ``field``: of a row in the store, where that is not flat.
     """
 
-    def __init__(self, array: Array, rows: np.ndarray, scaler, field: tuple[int, ...] | None):
+    def __init__(self, array: "Array", rows: np.ndarray, scaler, field: tuple[int, ...] | None):
         self.rows, self.names, self.scaler = rows, array.names, scaler
         self.shape = array.values.shape[1:]
         self.field = field or (len(array.names),)
         labels = None if array.labels is None else torch.from_numpy(array.labels[rows])
         super().__init__(self.from_units(array.values[rows]), labels, array.classes)
-
-    def to_images(self, rows: Tensor) -> Tensor:
-        return rows
 
     def from_units(self, values: np.ndarray | Tensor) -> Tensor:
         """Values as the file has them ``(N, ...)`` as inputs of a network, float32. Raises UserError for other rows."""
@@ -66,9 +65,8 @@ class ArrayDataset(Dataset):
         return uncolumned(self.scaler.inverse_transform(columned(values)), values.shape)
 
     def first(self, size: int) -> "ArrayDataset":
-        part = copy.copy(self)
-        part.rows, part.store = self.rows[:size], self.store[:size]
-        part.labels = None if self.labels is None else self.labels[:size]
+        part = cast(ArrayDataset, super().first(size))
+        part.rows = self.rows[:size]
         return part
 
 
@@ -88,6 +86,8 @@ def uncolumned(columns: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def load(split: str, path: Path, options: LoadOptions) -> ArrayDataset:
     """A split of a file, or "all" of its rows; scaled as its training rows are."""
+    from data.array_files import read  # pandas is slow to import: not for --help
+
     file = {**OPTIONS, **options.file}
     array = read(path, file["label"], file["ignore"])
     if len(array.values) < SMALLEST:
@@ -121,6 +121,8 @@ def describe(path: Path, arch: str | None, file: Mapping) -> dict:
 
     Raises UserError for a network of images, and fields that convolutions do not take.
     """
+    from data.array_files import read
+
     shape = read(path, file["label"], file["ignore"]).values.shape[1:]
     size = int(np.prod(shape))
     found: dict = {

@@ -17,8 +17,8 @@ class LoadOptions:
     """What a user can ask of a data set; each loads with what applies to it."""
 
     size: int | None  # number of images, where they are generated; None for the default
-    image_size: int  # height and width, pixels
-    channels: int  # 1 (grey) or 3 (RGB)
+    image_size: int  # height and width, pixels; 0 for vectors
+    channels: int  # 1 (grey) or 3 (RGB); of a file any number
     skip_corrupt: bool = False  # leave out files that cannot be decoded, instead of stopping
     white: float | None = None  # in images of more than 8 bits per channel; None for what ``data.decoding`` finds
     crop: int = 148  # side of CelebA's centre crop, pixels
@@ -80,6 +80,13 @@ class Dataset:
         else:
             rows = PinnedBuffers(self.store) if self.store.device.type == "cpu" else self.store.__getitem__
             yield from (self.to_images(rows(index).to(device, non_blocking=True)) for index in indices)
+
+
+class VectorDataset(Dataset):
+    """Float vectors ``(N, D)`` and, where there are any, labels, with the methods of a data set of images."""
+
+    def to_images(self, rows: Tensor) -> Tensor:
+        return rows
 
 
 def as_images(images: Tensor | np.ndarray, shape: tuple[int, int, int]) -> Tensor:

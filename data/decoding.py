@@ -122,11 +122,11 @@ def decode_all(
     if len(kept) < len(files):
         print(f"{root}: {len(files) - len(kept)} of {len(files)} images cannot be decoded and are left out")
     # Copy-on-write: PyTorch wants writable memory, and nothing written would reach the file.
-    return torch.from_numpy(np.load(cache, mmap_mode="c")), kept
+    return torch.from_numpy(np.load(cache, mmap_mode="c")[: len(kept)]), kept
 
 
 def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, decode: Callable, title: str) -> list[int]:
-    """Decode into an .npy file at ``target``, which then holds only the good images; their indices."""
+    """Decode into an .npy file at ``target``, which then begins with the good images; their indices."""
     shape = (options.channels, options.image_size, options.image_size)
     pixels = allocate(target, (len(files), *shape))
 
@@ -134,7 +134,7 @@ def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, deco
         try:
             pixels[index] = decode(files[index])
         except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
-            return error
+            return error.with_traceback(None)  # whose frames would keep the map
         return None
 
     kept = []
@@ -154,11 +154,8 @@ def _decode_into(target: Path, files: Sequence[Path], options: LoadOptions, deco
         pool.shutdown(cancel_futures=True)
     if not kept:
         raise UserError(f"none of the {len(files)} images under {files[0].parent} can be decoded")
+    for new, old in enumerate(kept):  # in place: never all of them in memory
+        if new < old:
+            pixels[new] = pixels[old]
     pixels.flush()
-    if len(kept) < len(files):  # a file of the good images only, never all of them in memory
-        with replacing(target) as smaller:
-            good = allocate(smaller, (len(kept), *shape))
-            for new, old in enumerate(kept):
-                good[new] = pixels[old]
-            good.flush()
     return kept

@@ -41,7 +41,7 @@ def read_idx(path: Path) -> np.ndarray:
             shape = struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
             refuse_larger(path, math.prod(shape))
             content = stream.read(math.prod(shape) + 1)  # one byte more: there is to be none
-            if stream.read(1) or len(shape) != magic[3] or len(content) != math.prod(shape):
+            if len(shape) != magic[3] or len(content) != math.prod(shape):
                 found = f"found {len(content)} bytes{' and more' * (len(content) > math.prod(shape))}"
                 raise UserError(f"{path}: truncated IDX file: {found} for shape {shape}: download it again")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data.base import Dataset
 from data.table_columns import choose_label, find, is_row_number, read_labels, refuse_label_among, shown
 from utils import files
 from utils.errors import UserError
@@ -130,10 +129,3 @@ class Scaler:
             scaled[:, self.minmax.data_range_ == 0] = 0
             blocks.insert(0, scaled.astype(np.float32))
         return torch.from_numpy(np.ascontiguousarray(np.concatenate(blocks, axis=1)))
-
-
-class VectorDataset(Dataset):
-    """Float vectors ``(N, D)`` and, where there are any, labels, with the methods of a data set of images."""
-
-    def to_images(self, rows: Tensor) -> Tensor:
-        return rows

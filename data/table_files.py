@@ -78,14 +78,18 @@ def read_arrays(path: Path) -> pd.DataFrame:
     if "X" not in arrays or "y" not in arrays:
         found = f"{'no labels: ' * ('X' in arrays)}expected arrays X (rows × columns) and y (labels), found"
         raise UserError(f"{path}: {found} {', '.join(arrays)}")
-    values, labels = arrays["X"], arrays["y"].ravel()
-    if labels.dtype == object:  # a cell array of words
-        labels = np.array([str(np.squeeze(label)) for label in labels])
+    values, labels = arrays["X"], as_labels(arrays["y"])
     if values.ndim != 2 or not is_numeric(values):
         raise UserError(f"{path}: expected X as a matrix of numbers, found {values.dtype} of shape {values.shape}")
     if len(labels) != len(values):
         raise UserError(f"{path}: X has {len(values)} rows but y has {len(labels)} labels; every row needs one")
     return as_frame(values, path).assign(y=labels)
+
+
+def as_labels(array: np.ndarray) -> np.ndarray:
+    """Labels ``(N,)``: numbers, or words, which MATLAB keeps in a cell array."""
+    labels = array.ravel()
+    return labels if labels.dtype != object else np.array([str(np.squeeze(label)) for label in labels])
 
 
 def is_numeric(array: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ def refuse_larger(path: Path, size: int) -> None:
 
 
 def check(path: Path) -> None:
-    """Raises UserError for a gzip, zip (.npz) or MATLAB 5 file that unpacks to too much, OSError for a damaged one."""
+    """Raises UserError for a gzip, zip (.npz) or MATLAB 5 file that unpacks to too much; of a damaged one whatever."""
     if path.suffix.lower() == ".gz":
         size = 0
         with gzip.open(path) as stream:

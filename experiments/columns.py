@@ -1,7 +1,10 @@
 """The columns of ``evaluate.py``: names of the metrics in files, their titles in tables, and how they are printed."""
 
+import math
 from dataclasses import dataclass
 
+SHARES = ("accuracy", "precision", "recall", "f1", "roc_auc")
+CORRELATIONS = ("pearson", "spearman", "isometry", "ssim")
 SAMPLERS = {
     "prior": "the model's own prior",
     "mvg": "a Gaussian fitted to the training codes",
@@ -62,3 +65,12 @@ def column_of(metric: str) -> Column:
     if metric.startswith("accuracy_"):
         return Column(f"{int(metric.removeprefix('accuracy_')):,} labels", ".4f")
     return COLUMNS.get(metric) or OTHER_COLUMNS[metric]
+
+
+def plausible(metric: str, value: object) -> bool:
+    """Whether a value read from a file can be that of a metric: a finite number, of a share from 0 to 1."""
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        return False
+    if metric.endswith(SHARES) or metric.startswith("accuracy_"):
+        return 0 <= value <= 1  # type: ignore[operator]
+    return abs(value) <= 1 + 1e-6 or not metric.startswith(CORRELATIONS)  # type: ignore[arg-type]

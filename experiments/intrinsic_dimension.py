@@ -6,20 +6,18 @@ How the settings were chosen is in docs/dimension.md.
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from experiments import seeded_runs
+from experiments.anomaly_presets import Settings
 from models.base import Autoencoder
 from utils import latents
 from utils.errors import UserError
-
-Settings = dict[str, Any]
 
 IRMAE: Settings = {"model": "irmae", "linear_layers": 4}
 TRAINED: dict[str, Settings] = {  # models.build's arguments, and "weight_decay"
@@ -50,7 +48,7 @@ ESTIMATOR_ROWS = 2_000  # that an estimator sees, other ones for each seed
 
 @dataclass(frozen=True)
 class Points:
-    """Standardised vectors, float32, and where they are from."""
+    """Vectors as scaled for training, float32, and where they are from."""
 
     train: Tensor  # (N, D)
     test: Tensor  # (M, D)
@@ -95,7 +93,7 @@ def measure(model: Autoencoder, points: Points) -> dict:
 
     ``spectrum`` (n,): singular values of the covariance of the training codes over the largest. ``errors`` (n,): mean
     squared error of the test rows over their variance, from the first 1 to n coordinates: principal components of the
-    codes.
+    codes. ``train_error``: of the training rows, from all of them.
     """
     train, test = points.train[:: -(-len(points.train) // ENCODED_ROWS)].double(), points.test.double()
     codes = model.encode(train)
@@ -110,7 +108,7 @@ def measure(model: Autoencoder, points: Points) -> dict:
         "falls": falls.tolist(),
         "spectrum": basis.spectrum.values.tolist(),
         "errors": [float((x - test).square().mean() / variance) for x in decoded],
-        "train_error": float((model.decode(codes) - train).square().mean()),
+        "train_error": float((model.decode(codes) - train).square().mean() / train.var(dim=0, unbiased=False).mean()),
         "local": local_dimension(basis.coordinates(codes, rank).numpy()),
     }
 

@@ -2,19 +2,16 @@
 
 import argparse
 import json
-import math
 import statistics
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from experiments.columns import column_of
+from experiments.columns import column_of, plausible
 from experiments.plan import Plan, dataset_of, features_of, hash_of
 from experiments.table_types import Row, Table
 from experiments.tables import TABLES
 
-SHARES = ("accuracy", "precision", "recall", "f1", "roc_auc")
-CORRELATIONS = ("pearson", "spearman", "isometry", "ssim")
 SUFFIXES = {"inception": "", "classifier": "_cls", "none": None}  # of FID's and KID's names, by their features
 
 
@@ -34,15 +31,6 @@ def read_cell(file: Path) -> dict | None:
     numbers = cell["metrics"].items()
     usable = complete and file.stem == hash_of(cell["config"]) and all(plausible(key, value) for key, value in numbers)
     return cell if usable else None
-
-
-def plausible(metric: str, value: object) -> bool:
-    """Whether a value read from a file can be that of a metric: a finite number, of a share from 0 to 1."""
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        return False
-    if metric.endswith(SHARES):
-        return 0 <= value <= 1  # type: ignore[operator]
-    return abs(value) <= 1 + 1e-6 or not metric.startswith(CORRELATIONS)  # type: ignore[arg-type]
 
 
 def read_cells(folder: Path) -> dict[str, dict]:
@@ -130,7 +118,9 @@ def collect(
             reasons = [failures.get(key) or failures.get(group) or "not run" for group, key in missing]
             lines.append(Line(row, found, reasons))
         budget = {key: getattr(args, key) for key in ("precision", "fid_samples")}
-        budget |= {"epochs": TABLES[name].epochs_at(args.epochs)}
+        trained = {group.training.run.epochs for _, pairs in rows for group, _ in pairs if group.training}
+        epochs = sorted(trained or {TABLES[name].epochs_at(args.epochs)})  # of presets they differ
+        budget |= {"epochs": epochs[0] if len(epochs) == 1 else ", ".join(map(str, epochs))}
         budget |= {"seeds": list(range(args.seed, args.seed + args.seeds)), "command": commands[name]}
         suffix = SUFFIXES[features_of(args, dataset)] if dataset else ""
         results[name] = Result(TABLES[name], dataset, suffix, lines, budget)

@@ -27,12 +27,12 @@ class RunConfig:
     model: str  # a name of models.MODELS
     architecture: str  # a name of models.networks
     latent_dim: int  # n
-    dataset: str  # a name of data.DATASETS
+    dataset: str  # a name of data.DATASETS, or what data.name_of_file gives
     image_size: int  # pixels
     channels: int
     options: dict = field(default_factory=dict)  # the other arguments of the model's constructor
-    data_path: str | None = None  # the absolute folder of the data set's files
-    data_fingerprint: str | None = None  # changes with the files of --dataset folder; None for any other
+    data_path: str | None = None  # absolute: the folder of the files, or the file
+    data_fingerprint: str | None = None  # changes with the files of --dataset folder, or the file; None for others
     skip_corrupt: bool = False
     white: float | None = None  # value of white in images deeper than 8 bits; None where it is found
     crop: int | None = None  # an option of one data set, as the next: None for any other; see data.choose_options
@@ -177,7 +177,7 @@ class Run:
             torch.cuda.set_rng_state(random["cuda"])
 
     def save(self, totals: loop.Totals) -> None:
-        """Rank 0 writes the checkpoint. Where a loss or a weight is not finite: Diverged, and nothing is written."""
+        """Rank 0 writes the checkpoint. Where a loss, weight or moment is not finite: Diverged, nothing is written."""
         self.check_finite(totals.means())
         if distributed.rank() != 0:
             return

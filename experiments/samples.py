@@ -6,8 +6,8 @@ from torch import Tensor
 import data
 from experiments.run import Run
 from experiments.trained import Trained
-from models.base import Autoencoder
 from utils import plots
+from utils.errors import UserError
 
 NUM, COLUMNS = 64, 8  # samples of a grid
 
@@ -22,11 +22,14 @@ def write(run: Run, train_set: data.Dataset, reconstruction: Tensor) -> None:
     config = run.state.config
     trained = Trained(run.path.name, run.path, run.model, config, run.device, seed=config.seed)
     trained._datasets["train", None] = train_set
-    model = run.model.eval()
-    has_prior = model.pz_scale is not None or type(model).sample_prior is not Autoencoder.sample_prior
+    run.model.eval()
     with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        samples = trained.decode(trained.sample("prior" if has_prior else "mvg", NUM, config.seed))
+        try:
+            codes = trained.sample("prior", NUM, config.seed)
+        except UserError:  # a model without one
+            codes = trained.sample("mvg", NUM, config.seed)
+        samples = trained.decode(codes)
     start = run.path.with_name(f"{run.path.name}.samples") / f"epoch-{run.state.epoch:04}"
     plots.save_grid(start.with_name(f"{start.name}.png"), samples, COLUMNS)
     plots.save_picture(start.with_name(f"{start.name}-reconstruction.png"), reconstruction)

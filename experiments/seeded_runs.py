@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from experiments.anomaly_presets import TRAINING, Settings
-from experiments.results import plausible
+from experiments.columns import plausible
 from models.base import Autoencoder, DensityModel
 from utils import cli, files, loop
 from utils.errors import Diverged, UserError
@@ -142,7 +142,7 @@ def run_all(compute: Callable, shared: object, tasks: Sequence[tuple], jobs: int
             raise
 
 
-def made_here(gpu: bool, seed: int) -> dict:
+def run_provenance(gpu: bool, seed: int) -> dict:
     """The provenance of a run: each computes on one core, wherever it runs."""
     return provenance(torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu"), seed, threads=1)
 

@@ -175,7 +175,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | 
 
     Args:
         device: "cpu" or "cuda". On CUDA, TF32 is disabled for the whole process, as in the scripts.
-        data_path: folder of the data set, if it is not where it was at training.
+        data_path: folder, or file, of the data set, if it is not where it was at training.
     """
     if torch.device(device).type == "cuda":
         if not torch.cuda.is_available():

@@ -10,12 +10,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from models.ae import AE, LinearStack
-from models.networks.base import full_precision
+from models.ae import IRMAE
 from utils.flags import Flag, non_negative_float
 
 
-class LoRAE(AE):
+class LoRAE(IRMAE):
     """Autoencoder with loss ``mean squared error + λ ‖M‖_*``, M the n x n matrix between encoder and decoder.
 
     The nuclear norm ‖M‖_* is the sum of M's singular values, a convex bound of its rank; its gradient is U Vᵀ of
@@ -34,12 +33,8 @@ class LoRAE(AE):
         latent_dim: int,
         nuclear_weight: Annotated[float, Flag("λ, weight of the nuclear norm", non_negative_float)] = 1e-5,
     ):
-        super().__init__(architecture, channels, latent_dim)
-        self.mlp = LinearStack(latent_dim, 1)  # named as in the released code
+        super().__init__(architecture, channels, latent_dim, linear_layers=1)  # ``mlp``, as in the released code
         self.nuclear_weight = nuclear_weight
-
-    def encode(self, x: Tensor) -> Tensor:
-        return full_precision(self.mlp(self.enc(x)))
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         reconstruction = super().losses(x)["reconstruction"]

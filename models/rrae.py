@@ -71,7 +71,9 @@ class RRAE(AE):
     title = "RRAE (arXiv 2405.13980): truncated SVD of a batch's codes"
     second_moment: Tensor  # (n, n), running mean of Zᵀ Z / B
     kept: Tensor  # k
-    search: Tensor  # of the adaptive rank: phase, target, last mean, sum of the block, steps in it, blocks without luck
+    search: (
+        Tensor  # of the adaptive rank: phase, target, last mean, sum of the block, steps in it, blocks without progress
+    )
 
     def __init__(
         self,
@@ -116,22 +118,22 @@ class RRAE(AE):
 
     def adapt(self, loss: float) -> None:
         """Count a step of this loss; at the end of a block of steps, decide about the rank."""
-        phase, target, last, total, steps, unlucky = self.search.tolist()
+        phase, target, last, total, steps, stagnant = self.search.tolist()
         total, steps = total + loss, steps + 1
         if steps == BLOCK:
             mean, total, steps = total / BLOCK, 0.0, 0.0
             if phase == 0:  # towards the first stagnation
-                unlucky += abs(mean - last) < SETTLED * last
-                if mean <= self.target_loss or unlucky == PATIENCE:
-                    phase, target, unlucky = 1.0, max(mean, self.target_loss), 0.0
+                stagnant += abs(mean - last) < SETTLED * last
+                if mean <= self.target_loss or stagnant == PATIENCE:
+                    phase, target, stagnant = 1.0, max(mean, self.target_loss), 0.0
             elif phase == 1:
                 if mean <= target and self.kept > 1:
                     self.kept -= 1
-                    unlucky = 0.0
+                    stagnant = 0.0
                 else:
-                    unlucky += 1
-                if unlucky == PATIENCE:
+                    stagnant += 1
+                if stagnant == PATIENCE:
                     self.kept.clamp_(max=self.latent_dim - 1).add_(1)
                     phase = 2.0
             last = mean
-        self.search.copy_(torch.tensor([phase, target, last, total, steps, unlucky]))
+        self.search.copy_(torch.tensor([phase, target, last, total, steps, stagnant]))

@@ -49,7 +49,7 @@ def split(architecture: str) -> tuple[str, int]:
         choices = f"{sizes[0]} to {sizes[-1]}" if len(sizes) == len(IMAGE_SIZES) else ", ".join(map(str, sizes))
         raise UserError(
             f"{architecture}: the networks {family} take images of {choices} pixels, not {digits}: "
-            "choose one of these with --image-size"
+            "choose one of these with --image-size or, for a file, another --arch"
         )
     return family, int(digits)
 

@@ -145,3 +145,10 @@ def test_options_and_networks_belong_to_files_or_to_images(tmp_path):
         data.file_options("own-npy", {"image_size": 64})
     with pytest.raises(UserError, match="expected a file"):
         load(tmp_path / "other.csv")
+
+
+def test_labels_of_a_cell_array_are_words_and_endings_may_be_capital(tmp_path):
+    words = np.array(["low", "high"] * 100, dtype=object)
+    scipy.io.savemat(tmp_path / "OWN.MAT", {"X": ROWS, "y": words})
+    dataset = load(tmp_path / "OWN.MAT", "all")
+    assert dataset.classes == ["high", "low"] and dataset.labels.tolist() == [1, 0] * 100

@@ -12,7 +12,8 @@ import scipy.sparse
 import torch
 
 from data import tabular
-from data.table import Scaler, Table, VectorDataset, as_table, halves
+from data.base import VectorDataset
+from data.table import Scaler, Table, as_table, halves
 from data.table_files import read_frame
 from utils.errors import UserError
 

@@ -7,7 +7,9 @@ from PIL import Image
 
 import reproduce
 from experiments import train_flags
+from experiments.columns import plausible
 from experiments.plan import Plan, configuration, hash_of, make_plan
+from experiments.results import collect
 from experiments.run import RunConfig
 from experiments.tables import TABLES
 
@@ -117,6 +119,13 @@ def test_a_table_may_have_a_budget_of_its_own():
         assert all(group.training.config["epochs"] == expected for group in plan.groups.values())
 
 
+def test_a_report_names_every_number_of_epochs():
+    for table, expected in (("depth", 100), ("isometry", 10), ("baselines", "55, 70, 100")):
+        args = reproduce.make_parser().parse_args([table])
+        found = collect(make_plan(args), args, {}, {}, {table: ""})
+        assert found[table].budget["epochs"] == expected
+
+
 def test_keys_follow_the_configuration():
     base = keys_of("depth", "--epochs", 5)
     assert base == keys_of("depth", "--epochs", 5, "--data-path", "/elsewhere", "--jobs", 2)
@@ -171,3 +180,11 @@ def test_published_numbers_belong_to_rows():
         for metric, numbers in table.published.items():
             assert metric in table.columns and len(numbers) == len(table.rows)
         assert {metric for _, metric in table.claims} | set(table.figure) <= set(table.columns)
+
+
+@pytest.mark.parametrize(("metric", "value", "expected"), [
+    ("accuracy_100", 0.93, True), ("accuracy_100", 7.0, False), ("f1", 1.2, False), ("isometry", -0.4, True),
+    ("isometry", 1.5, False), ("mse", 3.0, True), ("mse", float("nan"), False), ("mse", "0.1", False),
+])  # fmt: skip
+def test_numbers_that_can_be_those_of_a_metric(metric, value, expected):
+    assert plausible(metric, value) == expected

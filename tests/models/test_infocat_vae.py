@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from experiments.presets import PRESETS
 from models.layers.deform import deform
 from utils import loop

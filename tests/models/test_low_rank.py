@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from models.rrae import BLOCK, PATIENCE, Truncation
 from utils import loop
 
@@ -73,3 +73,10 @@ def test_training_steps_count_their_losses():
     losses = [step(torch.arange(40))[0].item() for _ in range(BLOCK)]
     assert model.search[2].item() == pytest.approx(sum(losses) / BLOCK, rel=1e-6)
     assert model.losses(x)["rank"] == 5
+
+
+def test_the_encoders_code_of_lorae_is_before_its_matrix():
+    model, x = models.build("lorae", **SMALL).eval(), torch.rand(5, SMALL["channels"])
+    with torch.no_grad():
+        assert torch.equal(model.encoder_codes(x), model.enc(x))
+        assert torch.allclose(model.encode(x), model.enc(x) @ model.mlp.hidden[0].weight.T, atol=1e-6)

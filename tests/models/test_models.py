@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from models.ae import LinearStack
 from utils import loop
 from utils.errors import UserError

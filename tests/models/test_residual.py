@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from experiments import run, train_flags
 from experiments.plan import configuration
 from models.layers.residual import append_residual

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from experiments import run, train_flags
 from models.layers.mmd import IMQ_SCALES, mmd
 from models.wae import WAEGAN, WAEMMD

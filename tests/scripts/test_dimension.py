@@ -49,6 +49,24 @@ def test_a_plane_has_two_coordinates(method):
     assert dimension.doubts(row) == []
 
 
+def test_errors_do_not_depend_on_the_units_of_the_data():
+    class Shrunk(torch.nn.Module):
+        """Its code is the data itself, nine tenths of which come back."""
+
+        def encode(self, x):
+            return x
+
+        def decode(self, z):
+            return 0.9 * z
+
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 3.0])
+    x = x - x.mean(dim=0)
+    for scale in (1.0, 100.0):
+        found = intrinsic.measure(Shrunk(), Points(scale * x, scale * x, "itself"))
+        assert found["train_error"] == pytest.approx(0.01, rel=1e-6)
+        assert found["errors"][-1] == pytest.approx(0.01, rel=1e-6)
+
+
 def row(**changed) -> dict:
     falls = [0.1, 4.0, 0.2]
     errors = [0.5, 1e-3, 1e-3, 1e-3]
@@ -111,7 +129,7 @@ def test_a_small_file(tmp_path, call):
     assert refused.status == 2 and "column word holds words" in refused.err and "Traceback" not in refused.err
     result = call("dimension.py", "--dataset", file, "--ignore", "word", *small)
     assert result.status == 0, result.err
-    content = json.loads((tmp_path / "curve" / "dimension" / "dimension.json").read_text())
+    content = json.loads((tmp_path / "curve-csv" / "dimension" / "dimension.json").read_text())
     assert content["shape"][1] == 3  # the constant column is left out
     assert content["table"][0]["estimate"] <= 2 and content["table"][1]["estimate"] < 2
     unknown = call("dimension.py", "--dataset", "curve.xls", *small)
@@ -124,6 +142,16 @@ def test_an_estimator_that_fails_has_no_estimate():
     assert found["estimate"] is None
     line = dimension.summary("danco", [found])
     assert line["estimate"] is None and "too few rows" in dimension.table([line])
+
+
+def test_a_run_without_an_estimate_is_finished(tmp_path, call):
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).standard_normal((12, 3)))
+    flags = ("--dataset", tmp_path / "few.npy", "--methods", "danco", "--seeds", 1, "--save-path", tmp_path)
+    for _ in range(2):
+        result = call("dimension.py", *flags)
+        assert result.status == 0 and "no estimate" in result.out, result.err
+    assert len((tmp_path / "few-npy/dimension/runs.jsonl").read_text().splitlines()) == 1
+    assert not (tmp_path / "few-npy/dimension/dimension.png").exists()  # nothing to draw
 
 
 def test_the_table_of_the_docs_is_that_of_its_file():

@@ -1,6 +1,8 @@
 """Every script on files of one's own: numbers or one clear line."""
 
 import csv
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,6 +45,8 @@ def run(call, folder, monkeypatch):
 def test_its_dimension_coordinates_and_errors(run, folder):
     result = run("singular.py", "--dataset", "own.csv", "--save-codes")
     assert "rank 2 of 6" in result.out, result.out + result.err
+    error = evaluation.error_at_rank(load("checkpoint/own-csv/irmae"), 2)
+    assert f"test error of what they decode to: {error:.4g}" in result.last_line
     coordinates = np.load(folder / "results/own-csv/singular/irmae-coordinates.npy")
     trained = load("checkpoint/own-csv/irmae")
     values = np.hstack([PLANE, np.full((300, 1), 7.0)])
@@ -76,11 +80,22 @@ def test_samples_are_rows_in_the_units_of_the_file(run):
 
 def test_the_other_scripts(run):
     assert run("generation.py", "--dataset", "own.csv", "--task", "tsne").status == 0
+    assert json.loads(Path("results/own-csv/tsne/irmae.json").read_text())["fit_to"] == "train"
     result = run("evaluate.py", "--dataset", "own.csv")
     assert result.status == 0 and "| irmae | 0.0" in result.out, result.out + result.err
-    result = run("isometry.py", "--dataset", "own.csv", "--num-pairs", 50, "--metric-codes", 2)
+    raw = ("--dataset", "own.csv", "-l", 0, "--arch", "mlp:16", "--epochs", 2, "--scale", "none")
+    assert run("train.py", *raw).status == 0
+    rows = {}
+    for names in (["irmae"], ["ae"], ["irmae", "ae"]):  # each in its own scale
+        assert run("evaluate.py", "--dataset", "own.csv", "--model-name", *names).status == 0
+        content = json.loads(Path(f"results/own-csv/evaluate/{'+'.join(names)}.json").read_text())
+        rows |= {(row["model_name"], len(names)): row["mse"] for row in content}
+    assert rows["irmae", 1] == rows["irmae", 2] < 1 < 100 < rows["ae", 1] == rows["ae", 2]
+    for file in Path("checkpoint/own-csv").glob("ae*"):  # the newest stays the other
+        file.unlink()
+    result = run("isometry.py", "--dataset", "own.csv", "--model-name", "irmae", "--num-pairs", 50, "--metric-codes", 2)
     assert result.status == 0 and "Pearson r" in result.last_line, result.err
-    result = run("classification.py", "--dataset", "own.csv", "--epochs", 60)
+    result = run("classification.py", "--dataset", "own.csv", "--model-name", "irmae", "--epochs", 60)
     assert float(result.out.split("test accuracy ")[1].split()[0]) > 0.8, result.out
     result = run("classification.py", "--dataset", "own.csv", "--epochs", 10, "--supervised")
     assert result.status == 0 and "supervised on own-csv" in result.last_line, result.err

@@ -12,7 +12,7 @@ from conftest import assert_refused, run_script, start_script
 from PIL import Image
 
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from experiments import run, train_flags
 from experiments.plan import configuration
 from utils import checkpoint, devices, loop

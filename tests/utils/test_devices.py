@@ -10,7 +10,7 @@ from torch import nn
 
 import data
 import models
-from data.table import VectorDataset
+from data.base import VectorDataset
 from utils import devices, loop
 
 CPU = torch.device("cpu")
