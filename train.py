@@ -27,8 +27,10 @@ from utils import checkpoint, cli, devices, distributed, interrupt, loop
 from utils.interrupt import Interrupt
 from utils.provenance import provenance
 
-SAVE_EVERY = 600  # seconds between the checkpoints inside a long epoch
-MIN_VALID_BATCH_SIZE = 128  # of validation, whatever --batch-size: fewer launches on a GPU
+# Checkpoints: inside a long epoch every so many seconds; after an epoch where the last one is so many seconds old, and
+# after so many epochs, the first and the last. On a GPU a small network's epoch is shorter than writing one.
+SAVE_EVERY, SAVE_AFTER, SAVE_EPOCHS = 600, 60, 10
+VALID_BATCH_SIZE, VALID_PIXELS = (128, 1000), 2**20  # of validation: the range, and what bounds its memory
 SHOWN_IMAGES = 32  # of the reconstructions in TensorBoard
 
 
@@ -119,12 +121,13 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
         valid_losses = validate(run, valid_set, signals)
         if valid_losses is None:
             save_and_exit(run, totals, signals.poll())
-        row = finish_epoch(run, totals, valid_losses)
+        row, saved = finish_epoch(run, totals, valid_losses)
         scheduler.step()
         if distributed.rank() == 0:
-            shown = None if config.file else reconstructions(run, valid_set)
-            logs.add(state.metrics, {} if shown is None else {"reconstruction": shown})
-            if config.samples_every and row["epoch"] % config.samples_every == 0:
+            drawn = config.samples_every > 0 and row["epoch"] % config.samples_every == 0
+            shown = reconstructions(run, valid_set) if (saved or drawn) and not config.file else None
+            logs.add(state.metrics, {"reconstruction": shown} if saved and shown is not None else {})
+            if drawn:
                 samples.write(run, step.dataset, shown)
         terms = "  ".join(f"{key} {value:.4f}" for key, value in valid_losses.items() if key != "loss")
         print(
@@ -145,26 +148,26 @@ def train_epoch(run: Run, step: loop.Step, signals: Interrupt) -> loop.Totals:
     totals = loop.Totals(**state.running) if distributed.rank() == 0 else loop.Totals()
     shuffle = config.order == "shuffled"
     steps = loop.epoch(step, config.batch_size, config.seed, state.epoch + 1, state.step, totals, shuffle)
-    last_save = time.monotonic()
     title, length = f"epoch {state.epoch + 1}/{config.epochs}", -(-len(step.dataset) // config.batch_size)
     with tqdm(desc=title, total=length, initial=state.step, leave=False, disable=hidden()) as bar:
         for _ in steps:
             state.step += 1
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
                 bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)  # of this process
-            request = signals.poll(save=time.monotonic() - last_save > SAVE_EVERY, now=False)
+            request = signals.poll(save=run.age() > SAVE_EVERY, now=False)
             if request > Interrupt.SAVE:
                 save_and_exit(run, totals.of_all_processes(), request)
             if request == Interrupt.SAVE:
                 run.save(totals.of_all_processes())
-                last_save = time.monotonic()
     return totals.of_all_processes()
 
 
 def validate(run: Run, valid_set: data.Dataset, signals: Interrupt) -> dict | None:
     """Mean losses over the validation images; None where a signal interrupted it."""
     distributed.broadcast_buffers(run.model)
-    size = max(run.state.config.batch_size, MIN_VALID_BATCH_SIZE)
+    least, most = VALID_BATCH_SIZE
+    pixels = max(1, run.state.config.image_size**2)
+    size = max(run.state.config.batch_size, least, min(most, VALID_PIXELS // pixels))
     batches = valid_set.batches(size, run.device)
     shown = tqdm(batches, "validation", -(-len(valid_set) // size), leave=False, disable=hidden())
     return loop.evaluate(run.model, shown, run.state.config.precision, lambda: signals.poll(now=False) > Interrupt.SAVE)
@@ -175,8 +178,8 @@ def hidden() -> bool | None:
     return True if distributed.rank() else None
 
 
-def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> dict:
-    """The epoch's row of metrics, into the checkpoint."""
+def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> tuple[dict, bool]:
+    """The epoch's row of metrics, and whether a checkpoint was due."""
     state = run.state
     lr = state.config.lr * run.lr_factor(state.epoch)
     row = {"epoch": state.epoch + 1, "lr": lr, "seconds": round(run.seconds(), 3)}
@@ -184,9 +187,12 @@ def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> dict:
     row |= {f"valid_{key}": value for key, value in valid_losses.items()}
     run.check_finite(row)
     state.metrics.append(row)
-    state.epoch, state.step, run.started, state.seconds = row["epoch"], 0, time.monotonic(), 0.0
-    run.save(loop.Totals())
-    return row
+    state.epoch, state.step, state.running = row["epoch"], 0, loop.Totals().state()
+    run.started, state.seconds = time.monotonic(), 0.0
+    due = row["epoch"] in (1, state.config.epochs) or row["epoch"] % SAVE_EPOCHS == 0 or run.age() > SAVE_AFTER
+    if saved := distributed.largest(int(due)) > 0:
+        run.save(loop.Totals())
+    return row, saved
 
 
 def save_and_exit(run: Run, totals: loop.Totals, status: int) -> NoReturn:

@@ -153,10 +153,15 @@ class Run:
     optimizer: torch.optim.Optimizer
     device: torch.device
     started: float = field(default_factory=time.monotonic)  # of what ``state.seconds`` does not count
+    saved: float = field(default_factory=time.monotonic)  # when the checkpoint was written, else when the run began
 
     def seconds(self) -> float:
         """Of the epoch under way, in all the processes that it took."""
         return self.state.seconds + time.monotonic() - self.started
+
+    def age(self) -> float:
+        """Seconds since the last checkpoint."""
+        return time.monotonic() - self.saved
 
     def lr_factor(self, epoch: int) -> float:
         """What multiplies every learning rate in an epoch, from 0, once those before it are finished."""
@@ -179,6 +184,7 @@ class Run:
     def save(self, totals: loop.Totals) -> None:
         """Rank 0 writes the checkpoint. Where a loss, weight or moment is not finite: Diverged, nothing is written."""
         self.check_finite(totals.means())
+        self.saved = time.monotonic()
         if distributed.rank() != 0:
             return
         self.state.weights, self.state.optimizer = self.model.state_dict(), self.optimizer.state_dict()
