@@ -1,7 +1,7 @@
 """What is shown of a training, a CSV and TensorBoard's curves: both repeat the metrics of the checkpoint.
 
-Written after each epoch, also between two checkpoints: where a process was killed they may have less than the checkpoint
-or more, until ``complete`` makes them equal.
+Written after each epoch, also between two checkpoints: where a process was killed they may have less than the
+checkpoint or more, until ``complete`` makes them equal.
 """
 
 import io
