@@ -100,14 +100,16 @@ class RRAE(AE):
         if self.training:
             return z
         basis = torch.linalg.eigh(self.second_moment.double())[1][:, -self.current_rank() :].to(z.dtype)
-        return z @ basis @ basis.T
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 would round the codes
+            return z @ basis @ basis.T
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         z = self.encode(x)
         if self.training:
-            moment = z.detach().T @ z.detach() / len(z)
-            self.second_moment.lerp_(moment.float(), self.momentum)
-            z = Truncation.apply(z, min(self.current_rank(), *z.shape))
+            with torch.autocast(z.device.type, enabled=False):
+                moment = z.detach().T @ z.detach() / len(z)
+                self.second_moment.lerp_(moment.float(), self.momentum)
+                z = Truncation.apply(z, min(self.current_rank(), *z.shape))
         reconstruction = torch.nn.functional.mse_loss(self.decode(z), x)
         losses = {"loss": reconstruction, "reconstruction": reconstruction}
         if self.adaptive_rank:

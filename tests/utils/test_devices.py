@@ -88,6 +88,19 @@ def test_prepared_and_bf16_models_learn_what_the_plain_one_learns():
     assert len({plain, fast, bf16}) == 3  # sums in another order: the formats really differ
 
 
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_model_trains_in_bf16_and_its_codes_are_float32(name):
+    torch.manual_seed(0)
+    latent_dim = models.MODELS[name].default_latent_dim(models.options(name)) or 4
+    model = models.build(name, architecture="mnist", channels=1, latent_dim=latent_dim)
+    model.train_size = 8
+    images = torch.rand(8, 1, 32, 32)
+    step = loop.Step(model, loop.make_optimizer(model, 1e-3), VectorDataset(images), "bf16")
+    assert torch.isfinite(step(torch.arange(8))).all()
+    with devices.autocast(CPU, "bf16"), torch.no_grad():
+        assert {codes(images).dtype for codes in (model.eval().encode, model.sample_codes)} == {torch.float32}
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory allocator of glibc")
 def test_freed_memory_is_kept():
     devices.keep_freed_memory()
