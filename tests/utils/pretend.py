@@ -16,6 +16,7 @@ COPIES = ("aten::_to_copy", "aten::copy_", "aten::copy")
 INDEXED = ("aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put")  # by a CPU tensor: allowed
 # Whose result has a size, or a value, that the host must know.
 READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::equal")
+READING = (*READING, "aten::_linalg_svd", "aten::_linalg_eigh")  # whether they have converged
 
 
 class Module:

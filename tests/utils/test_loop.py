@@ -1,6 +1,6 @@
 """The step on static input, which a CUDA graph replays, against the same step run eagerly; the ways images reach it.
 
-Tests marked ``gpu`` need a CUDA device and are skipped without one; ``pytest -m gpu`` runs them alone.
+On a real CUDA device: ``test_gpu.py``.
 """
 
 import contextlib
@@ -18,7 +18,6 @@ from data.shapes import ShapeDataset, draw_factors
 from utils import cuda_graph, devices, loop
 from utils.pinned_memory import PinnedBuffers
 
-gpu = pytest.mark.gpu  # needs a CUDA device
 SIZES = {"architecture": "mlp:4", "channels": 6, "latent_dim": 2}
 CASES = {
     "irmae": {},
@@ -256,43 +255,3 @@ def test_a_buffer_is_filled_again_only_when_the_device_has_read_it(monkeypatch):
         most = max(most, len(asked))
     assert most == 2  # batches on their way: while one is read the other is filled
     assert all(torch.equal(*read) for read in asked.values())
-
-
-@gpu
-@pytest.mark.parametrize("name", CASES)
-def test_captured_steps_are_the_eager_ones(name, capsys):
-    """Weights to rounding, random numbers exactly: a graph draws what the operations would have drawn."""
-    runs = []
-    for eager in (True, False):
-        run = Training(name, eager, "cuda")
-        run.epoch(1)
-        run.epoch(2)
-        runs.append((run, torch.cuda.get_rng_state()))
-    (eager, expected), (captured, found) = runs
-    assert torch.equal(expected, found)
-    for key, value in eager.model.state_dict().items():
-        torch.testing.assert_close(captured.model.state_dict()[key], value, rtol=1e-3, atol=1e-4)
-    assert (captured.step.replay is not None) or "not captured" in capsys.readouterr().err
-
-
-@gpu
-def test_what_cannot_be_captured_runs_eagerly_and_says_so(capsys):
-    run = Training("vae", False, "cuda")
-    run.model = Waiting().cuda()
-    run.optimizer = loop.make_optimizer(run.model, 1e-2)
-    run.step = loop.Step(run.model, run.optimizer, run.dataset)
-    run.epoch(1)
-    assert run.step.eager and capsys.readouterr().err.count("not captured as a CUDA graph") == 1
-    assert float(run.model.weight[0]) < 1
-
-
-@gpu
-def test_images_that_fit_are_on_the_device_and_others_arrive_the_same(monkeypatch):
-    device = torch.device("cuda")
-    dataset = Dataset(torch.randint(256, (100, 3, 8, 8), dtype=torch.uint8))
-    resident = dataset.to(device)
-    assert resident.store.is_cuda
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * dataset.store.nbytes - 1, 0))
-    assert not dataset.to(device).store.is_cuda
-    batches = [list(some.batches(7, device)) for some in (resident, dataset)]
-    assert all(torch.equal(*pair) for pair in zip(*batches, strict=True))
