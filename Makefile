@@ -34,13 +34,17 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/throughput.py --models irmae --datasets mnist --batch-sizes 32 --rounds 3
 
 # All that needs a GPU, a quarter of an hour: does it compute what the CPU computes, how fast, and with which loss and rank.
-# `make gpu DATA=DIR` where MNIST lies elsewhere than in ./datasets.
+# `make gpu DATA=DIR` where MNIST lies elsewhere than in ./datasets; `make gpu RUN=python3` for an interpreter that has
+# everything already, on a machine without a network.
 DATA ?= ./datasets
-gpu: $(INSTALLED)
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python benchmarks/throughput.py --gpu --models irmae --datasets mnist celeba --batch-sizes 32 512 \
-	    --precisions fp32 tf32 bf16 --steps 300 --rounds 2 --json results/gpu/throughput.json
-	$(BIN)/python benchmarks/paths.py --gpu --dataset mnist --data-path $(DATA) -l 8 --epochs 5 --json results/gpu/paths.json
+RUN ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(RUN)),$(INSTALLED))
+	$(RUN) -m pytest -m gpu -n 4
+	$(RUN) benchmarks/throughput.py --gpu --models irmae --datasets mnist celeba --batch-sizes 32 \
+	    --precisions fp32 tf32 bf16 --rounds 2 --json results/gpu/throughput.json
+	$(RUN) benchmarks/gpu.py variants --json results/gpu/variants.json
+	$(RUN) benchmarks/gpu.py together --json results/gpu/together.json
+	$(RUN) benchmarks/paths.py --gpu --dataset mnist --data-path $(DATA) -l 8 --epochs 5 --json results/gpu/paths.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

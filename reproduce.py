@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 import data
+import models
 from data.base import Dataset
 from experiments import fid_features as features
 from experiments.plan import Plan, as_words, hash_of, make_plan
@@ -47,6 +48,8 @@ def make_parser() -> cli.Parser:
     group.add_argument("--jobs", type=cli.positive, default=1, metavar="J", help="groups side by side on this machine")
     text = "of the trainings; the table names it"
     cli.add_run(parser, 32).add_argument("--precision", choices=list(devices.PRECISIONS), default="fp32", help=text)
+    text = "networks of the trainings whose row names none (default: the data set's own)"
+    group.add_argument("--arch", choices=list(models.ARCHS), help=text)
     group = parser.add_argument_group("metrics")
     text = "of FID (default: classifier, hence FID_cls, where the data set has labels, else inception); none: no FID"
     group.add_argument("--features", choices=("inception", "classifier", "none"), help=text)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import resource
 import time
 import warnings
@@ -21,21 +22,23 @@ from experiments.run import RunConfig
 from utils import devices, loop
 from utils.provenance import processor, provenance
 
-ROUND_SECONDS = 5.0  # a round of a slow model ends before --steps
+WARM_UP_SECONDS = 1.0  # before each measurement: the other loop's workers fill their queues, and caches are cold
+PROFILED_STEPS = 20
 PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}  # rows and columns of the square matrices of the yardstick
 COUNTED = 4  # images that the arithmetic is counted for
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
-# What the profile adds up, by the beginning of the operator's name; the first that fits counts.
+# What the profile adds up, by the name of the operator or, on a GPU, of the kernel: the first that fits counts.
 KINDS = {
-    "convolutions, backward": ("aten::convolution_backward", "aten::cudnn_convolution_backward"),
-    "convolutions, forward": ("aten::mkldnn_convolution", "aten::_convolution", "aten::cudnn_convolution"),
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear"),
-    "optimiser": ("aten::_fused_adam_", "Optimizer."),
-    "copies, casts, fills": ("aten::copy_", "aten::fill_", "aten::cat", "aten::empty", "aten::_to_copy"),
-    "activations": ("aten::clamp_min", "aten::relu", "aten::threshold_backward", "aten::tanh", "aten::sigmoid"),
-    "sums, means, additions": ("aten::sum", "aten::mean", "aten::add", "aten::mul", "aten::div", "aten::mse_loss"),
-    "everything else": ("",),
+    "changes of memory format": r"[Nn]chwTo|[Nn]hwcTo",
+    "convolutions, backward": r"aten::(convolution|cudnn_convolution)_backward|dgrad|wgrad|bprop",
+    "convolutions, forward": r"aten::(mkldnn_convolution|_convolution|cudnn_convolution)|fprop|conv(?!ert)|cudnn",
+    "matrix products": r"aten::(mm|addmm|bmm|linear)\b|gemm|cutlass|gemv|splitK",
+    "optimiser": r"aten::_fused_adam|Optimizer\.|[Ff]usedAdam|multi_tensor",
+    "copies, casts, fills": r"aten::(copy_|fill_|cat|empty|_to_copy)|[Mm]em(cpy|set)|copy|Fill|gather|index",
+    "activations": r"aten::(clamp_min|relu|threshold_backward|tanh|sigmoid)|relu|threshold|clamp|tanh|sigmoid",
+    "sums, means, additions": r"aten::(sum|mean|add|mul|div|mse_loss)|reduce|add|mul|div|[Mm]se|[Mm]ean",
+    "everything else": "",
 }
 
 
@@ -95,24 +98,25 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def seconds_per_step(steps_of_a_loop: Iterator, steps: int, limit: float, device: torch.device) -> float:
-    """Of so many steps, or as many as the limit (seconds) holds."""
+def seconds_per_step(steps_of_a_loop: Iterator, seconds: float, device: torch.device) -> float:
+    """Of as many steps as take at least so many seconds."""
     wait(device)
-    started, done = time.perf_counter(), 0
-    while done < steps and (done == 0 or time.perf_counter() - started < limit):
-        next(steps_of_a_loop)
-        done += 1
-    wait(device)
-    return (time.perf_counter() - started) / done
+    started, done, block = time.perf_counter(), 0, 1
+    while (elapsed := time.perf_counter() - started) < seconds:
+        for _ in range(block):
+            next(steps_of_a_loop)
+        wait(device)  # the host runs ahead of a GPU: without this its clock would say nothing
+        done, block = done + block, 2 * block if elapsed < seconds / 4 else block
+    return elapsed / done
 
 
 def product_rate(precision: str, device: torch.device) -> float:
     """Floating-point operations a second of a large matrix product: what this machine can do."""
     size = PRODUCT_SIZES[device.type]
-    matrix = torch.ones(size, size, dtype=DTYPES[precision], device=device)
-    products = (matrix @ matrix for _ in repeat(None))
-    next(products)
-    return 2 * size**3 / seconds_per_step(products, 10, 1.0, device)
+    a, b = torch.randn(2, size, size, device=device).to(DTYPES[precision])  # of zeros or ones it is faster
+    products = (a @ b for _ in repeat(None))
+    seconds_per_step(products, WARM_UP_SECONDS, device)
+    return 2 * size**3 / seconds_per_step(products, 1.0, device)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -148,8 +152,8 @@ def start(kind: str, args: argparse.Namespace, setting: Setting) -> None:
     LOOP.update(steps=steps, device=device)
 
 
-def advance(steps: int, limit: float) -> float:
-    return seconds_per_step(LOOP["steps"], steps, limit, LOOP["device"])
+def advance(seconds: float) -> float:
+    return seconds_per_step(LOOP["steps"], seconds, LOOP["device"])
 
 
 def memory() -> int:
@@ -160,21 +164,21 @@ def rate(precision: str) -> float:
     return product_rate(precision, LOOP["device"])
 
 
-def profile(args: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of a step of this process's loop by kind of operator."""
+def profile() -> dict[str, float]:
+    """Milliseconds of a step of this process's loop by kind of operator or kernel."""
     steps, device = LOOP["steps"], LOOP["device"]
-    seconds_per_step(steps, args.steps, ROUND_SECONDS, device)
+    seconds_per_step(steps, WARM_UP_SECONDS, device)
     on_gpu = device.type == "cuda"
     activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[activity]) as profiler:
-        for _ in range(args.steps):
+        for _ in range(PROFILED_STEPS):
             next(steps)
         wait(device)
     milliseconds = dict.fromkeys(KINDS, 0.0)
     for event in profiler.key_averages():
-        kind = next(kind for kind, names in KINDS.items() if event.key.startswith(names))
+        kind = next(kind for kind, pattern in KINDS.items() if re.search(pattern, event.key))
         own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        milliseconds[kind] += own / 1e3 / args.steps
+        milliseconds[kind] += own / 1e3 / PROFILED_STEPS
     return milliseconds
 
 

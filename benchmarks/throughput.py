@@ -5,7 +5,7 @@ python benchmarks/throughput.py --models irmae --datasets mnist          fp32 an
 python benchmarks/throughput.py --gpu --batch-sizes 32 512 --json gpu.json
 python benchmarks/throughput.py --models irmae --datasets mnist --batch-sizes 32 --profile
 
-For every row each loop has a fresh process of its own; some steps of ours, the same number of the reference, matrix
+For every row each loop has a fresh process of its own; some seconds of ours, as many of the reference, matrix
 products, and this --rounds times in turn, so that whatever else the machine does meets both. Images are noise of
 the data set's size, and nothing is downloaded, unless --data-path says where real ones are.
 """
@@ -24,11 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import models
 from benchmarks import measurement
-from benchmarks.measurement import DTYPES, ROUND_SECONDS, Setting
+from benchmarks.measurement import DTYPES, WARM_UP_SECONDS, Setting
 from utils import cli, devices, files
 
 DATASETS = ("mnist", "shape", "celeba")
-WARM_UP_SECONDS = 1.0  # before each round: the other loop's workers fill their queues, and caches are cold
 
 COLUMNS = (
     "model", "data", "batch", "precision", "ms/step", "images/s", "peak memory", "of matrix products",
@@ -44,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precisions", nargs="+", choices=list(DTYPES), help="default: fp32, and bf16 unless the processor emulates it"
     )
-    parser.add_argument("--steps", type=cli.positive, default=20, help="of each loop in a round, or what 5 s hold")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each loop in a round, at least")
     parser.add_argument("--rounds", type=cli.positive, default=5, help="times that the loops are measured in turn")
     parser.add_argument("--gpu", action="store_true", help="compute on the first CUDA device")
     parser.add_argument(
@@ -76,8 +75,8 @@ def measure(args: argparse.Namespace, setting: Setting) -> dict:
         for _ in range(args.rounds):
             seconds = {}
             for name, process in (("ours", ours), ("reference", theirs)):
-                process.submit(measurement.advance, 2 * args.workers, WARM_UP_SECONDS).result()
-                seconds[name] = process.submit(measurement.advance, args.steps, ROUND_SECONDS).result()
+                process.submit(measurement.advance, WARM_UP_SECONDS).result()
+                seconds[name] = process.submit(measurement.advance, args.seconds).result()
             rounds.append(seconds | {"rate": ours.submit(measurement.rate, setting.precision).result()})
         peak = ours.submit(measurement.memory).result()
     flops = measurement.flops_per_step(setting)
@@ -102,7 +101,7 @@ def measure(args: argparse.Namespace, setting: Setting) -> dict:
 def measure_profile(args: argparse.Namespace, setting: Setting) -> dict:
     """Where the time of our step goes."""
     with in_process("ours", args, setting) as ours:
-        milliseconds = ours.submit(measurement.profile, args).result()
+        milliseconds = ours.submit(measurement.profile).result()
     return {**asdict(setting), "ms_per_step": sum(milliseconds.values()), "ms_by_kind": milliseconds}
 
 
@@ -143,8 +142,8 @@ def main() -> None:
     for values in product(args.models, args.datasets, args.batch_sizes, args.precisions):
         rows.append(measure_row(args, Setting(*values)))
         print(show_profile(rows[-1]) if args.profile else show_row(rows[-1]), flush=True)
-    if args.json:
-        files.write_json(args.json, {"machine": about, "rows": rows})
+        if args.json:  # after every row: a run that is killed keeps what it has measured
+            files.write_json(args.json, {"machine": about, "rows": rows})
     saved = f"; saved {args.json}" if args.json else ""
     if args.profile:
         print(f"\nprofiled {len(rows)} settings{saved}")

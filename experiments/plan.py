@@ -163,7 +163,7 @@ def plan_training(args: argparse.Namespace, table: Table, row: Row, seed: int) -
         return None
     own = row.train | (table.published_train if dataset == table.dataset else {})
     epochs = max(1, round(table.epochs_at(args.epochs) * own.get("epochs", FULL_EPOCHS) / FULL_EPOCHS))
-    flags = data_flags(args, dataset) | {"batch_size": table.batch_size or args.batch_size} | own
+    flags = data_flags(args, dataset) | {"batch_size": table.batch_size or args.batch_size, "arch": args.arch} | own
     flags |= {"seed": seed, "precision": args.precision, "epochs": epochs}
     config = configuration(run := run_of(flags), epochs)
     return Training(run, config, hash_of(config), ["train.py", *as_words(flags | {"gpu": args.gpu})])
