@@ -154,7 +154,7 @@ def train_epoch(run: Run, step: loop.Step, signals: Interrupt) -> loop.Totals:
             state.step += 1
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
                 bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)  # of this process
-            request = signals.poll(save=run.age() > SAVE_EVERY, now=False)
+            request = signals.poll(save=time.monotonic() - run.saved > SAVE_EVERY, now=False)
             if request > Interrupt.SAVE:
                 save_and_exit(run, totals.of_all_processes(), request)
             if request == Interrupt.SAVE:
@@ -189,7 +189,8 @@ def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> tuple[dic
     state.metrics.append(row)
     state.epoch, state.step, state.running = row["epoch"], 0, loop.Totals().state()
     run.started, state.seconds = time.monotonic(), 0.0
-    due = row["epoch"] in (1, state.config.epochs) or row["epoch"] % SAVE_EPOCHS == 0 or run.age() > SAVE_AFTER
+    due = row["epoch"] in (1, state.config.epochs) or row["epoch"] % SAVE_EPOCHS == 0
+    due = due or time.monotonic() - run.saved > SAVE_AFTER
     if saved := distributed.largest(int(due)) > 0:
         run.save(loop.Totals())
     return row, saved

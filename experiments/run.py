@@ -17,8 +17,6 @@ from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
 from utils.errors import Diverged, UserError
 
-DEFAULT_EPOCHS = 100  # as published
-
 
 @dataclass
 class RunConfig:
@@ -47,7 +45,7 @@ class RunConfig:
     weight_decay: float = 0.0  # decoupled; 0: Adam
     lr_schedule: str = "constant"  # a key of utils.schedules.SCHEDULES
     precision: str = "fp32"
-    epochs: int = DEFAULT_EPOCHS  # where the training ends
+    epochs: int = 100  # where the training ends; as published
     eager: bool = False
     samples_every: int = 0  # epochs between pictures of samples; 0 for none
 
@@ -158,10 +156,6 @@ class Run:
     def seconds(self) -> float:
         """Of the epoch under way, in all the processes that it took."""
         return self.state.seconds + time.monotonic() - self.started
-
-    def age(self) -> float:
-        """Seconds since the last checkpoint."""
-        return time.monotonic() - self.saved
 
     def lr_factor(self, epoch: int) -> float:
         """What multiplies every learning rate in an epoch, from 0, once those before it are finished."""

@@ -35,7 +35,7 @@ def make_parser() -> cli.Parser:
     add("--arch", type=arch_name, metavar="ARCH", help=networks)
     add_options(parser)
     add = cli.add_run(parser, batch_size=32).add_argument
-    add("--epochs", type=cli.positive, default=run.DEFAULT_EPOCHS, help="passes over the training images")
+    add("--epochs", type=cli.positive, default=run.RunConfig.epochs, help="passes over the training images")
     orders = "of the training images; fixed, as released with IRMAE: the same every epoch, in shape the same images too"
     add("--order", choices=("shuffled", "fixed"), default="shuffled", help=orders)
     add("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
