@@ -22,7 +22,7 @@ import data
 from experiments import evaluation
 from experiments.run import RunConfig
 from experiments.trained import Trained
-from utils import checkpoint, cli, devices, files, metrics, plots
+from utils import checkpoint, cli, devices, files, flags, metrics, plots
 from utils.errors import Diverged, UserError
 
 REPORT_EVERY = 10  # epochs between two evaluations of the test accuracy, as in the released code
@@ -201,7 +201,8 @@ def main() -> None:
     add("--supervised", action="store_true", help="train a plain encoder from scratch together with the classifier")
     what = "train nothing: compare the classes that infocat-vae or catvae found by itself with the test labels"
     add("--clusters", action="store_true", help=what)
-    evaluation.add_flags(parser, batch_size=100, posterior="mean")  # the first n outputs of the encoder, as released
+    # The mean is the first n outputs of the encoder, as released.
+    flags.add_figures(evaluation.add_flags(parser, batch_size=100, posterior="mean"))
     args = parser.parse_args()
     if args.clusters and (args.supervised or args.train_size):
         raise UserError("--clusters trains nothing: leave --supervised and --train-size out")

@@ -17,8 +17,9 @@ from experiments import evaluation
 from experiments.columns import Column, column_of
 from experiments.trained import Trained
 from models.vae import GaussianPosterior
-from utils import cli, files, isometry, latents, plots
+from utils import cli, files, flags, isometry, latents, plots
 from utils.errors import UserError
+from utils.grids import Grid, sigmas
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
 PAIRS = {
@@ -35,7 +36,7 @@ class Measured:
     # "latent" and the metrics of ``isometry.inner_products``, ``(P,)``; "variance" ``(n,)`` and "metric:..."
     # ``(M, n)``, whose dimensions are sorted by variance, largest first.
     arrays: dict[str, np.ndarray]
-    traverse: torch.Tensor  # images
+    traverse: Grid
 
 
 def decoder(trained: Trained) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -114,7 +115,10 @@ def measure(trained: Trained, args: argparse.Namespace) -> Measured:
             for key, values in along.items()
         },
     }
-    return Measured(trained.summary() | numbers, arrays, trained.decode(walked))
+    shown = zip(order.tolist(), np.sqrt(arrays["variance"][:TRAVERSED]).tolist(), strict=False)
+    words = {"top": sigmas(TRAVERSED, 2.0), "left": [f"z{dimension}, σ = {sigma:.2g}" for dimension, sigma in shown]}
+    grid = Grid(trained.decode(walked), TRAVERSED, "dimensions with most variance", **words)
+    return Measured(trained.summary() | numbers, arrays, grid)
 
 
 def draw(models: list[Measured]) -> "plots.Figure":
@@ -172,7 +176,7 @@ def main() -> None:
     add("--num-pairs", type=cli.positive, default=1620, metavar="P", help=text)
     add("--delta", type=cli.positive_float, default=0.01, help="δ, length of a step, in units of the code")
     add("--metric-codes", type=cli.positive, default=16, metavar="M", help="codes at which all dimensions are measured")
-    evaluation.add_flags(parser, batch_size=100, several=True)
+    flags.add_figures(evaluation.add_flags(parser, batch_size=100, several=True), grids=True)
     args = parser.parse_args()
 
     models = []
@@ -180,8 +184,8 @@ def main() -> None:
         measured = measure(trained, args)
         models.append(measured)
         path = evaluation.output_path(args, "isometry", f"{trained.name}-traverse")
-        path = evaluation.save_decoded(path, trained, measured.traverse, TRAVERSED)
-        print(f"traverse of the {len(measured.traverse) // TRAVERSED} dimensions with most variance: {path}")
+        path = evaluation.save_grids(args, path, [trained], [measured.traverse])
+        print(f"traverse of the {len(measured.traverse.left)} dimensions with most variance: {path}")
     rows = [measured.row for measured in models]
     path = evaluation.save(args, "isometry", [row["model_name"] for row in rows], draw(models), rows)
     files.write_text(path.with_suffix(".md"), table(rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 import models
 from experiments import evaluation
 from experiments.trained import Trained
-from utils import cli, files, latents, plots
+from utils import cli, files, flags, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
 MIN_PREDICTED, MAX_PREDICTED = 50, 10_000  # images from whose codes the factors are predicted: the first ones
@@ -71,7 +71,7 @@ def main() -> None:
     group.add_argument("--threshold", type=cli.positive_float, default=latents.RANK_THRESHOLD, help=what)
     what = "write the codes in the basis of their singular vectors, cut at the rank, as .npy"
     group.add_argument("--save-codes", action="store_true", help=what)
-    evaluation.add_flags(parser, several=True)
+    flags.add_figures(evaluation.add_flags(parser, several=True))
     args = parser.parse_args()
 
     compared = evaluation.all_from_args(args)

@@ -13,19 +13,28 @@ from experiments.run import RunConfig, read
 from experiments.trained import POSTERIORS, Trained, build
 from utils import checkpoint, cli, devices, files, plots
 from utils.errors import UserError
+from utils.grids import Grid, draw
 
 
-def add_flags(parser: cli.Parser, batch_size: int = 500, several: bool = False, posterior: str = "sample") -> None:
-    """The flags of every evaluation script. ``several``: of those that compare models by their test images."""
+def add_flags(
+    parser: cli.Parser, batch_size: int = 500, several: bool = False, posterior: str = "sample", test_size: bool = True
+) -> argparse._ArgumentGroup:
+    """The flags of every evaluation script; the group of those about files.
+
+    Args:
+        several: of scripts that compare models. With ``test_size`` by so many of their test images.
+    """
     images = cli.add_data(parser, data.DATASETS, data.name_of_file)
-    if several:
+    if several and test_size:
         images.add_argument("--test-size", type=cli.positive, metavar="N", help="test images (default: all)")
     cli.add_model(parser, linear_layers=True)
     group = cli.add_run(parser, batch_size=batch_size)
     what = "the code of an encoder that gives a distribution"
     what += "".join(f"; {name}: {title}" for name, title in POSTERIORS.items())
     group.add_argument("--posterior", choices=list(POSTERIORS), default=posterior, help=what)
-    cli.add_results(cli.add_checkpoint(parser, several=several))
+    group = cli.add_checkpoint(parser, several=several)
+    cli.add_results(group)
+    return group
 
 
 def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
@@ -96,25 +105,29 @@ def joined(names: Sequence[str]) -> str:
     return name
 
 
-def output_path(args: argparse.Namespace, task: str, *names: str, suffix: str = ".png") -> Path:
-    """``<save-path>/<dataset>/<task>/<model-name>.png``."""
-    return Path(args.save_path) / args.dataset / task / (joined(names) + suffix)
+def output_path(args: argparse.Namespace, task: str, *names: str, suffix: str | None = None) -> Path:
+    """``<save-path>/<dataset>/<task>/<model-name>.png``, or what ``--format`` says."""
+    return Path(args.save_path) / args.dataset / task / (joined(names) + (suffix or f".{args.format}"))
 
 
-def save_decoded(path: Path, trained: Trained, decoded: Tensor, columns: int) -> Path:
-    """Write what ``Trained.decode`` gives and return the path: a grid of images, rows as CSV, fields as ``.npy``."""
+def save_grids(args: argparse.Namespace, path: Path, compared: Sequence[Trained], grids: Sequence[Grid]) -> Path:
+    """Write a grid of images for each model, in one figure; of a file's model its rows as CSV, or fields as ``.npy``.
+
+    Returns the path, with the suffix of what was written.
+    """
+    (trained, *_), (grid, *_) = compared, grids
     if not trained.config.file:
-        plots.save_grid(path, decoded, columns)
+        plots.save_figure(path, draw(grids, [each.name for each in compared], args.dataset, args.bare), args.dpi)
         return path
-    if decoded.ndim > 2:
-        return files.write_array(path.with_suffix(".npy"), decoded.numpy())
-    rows = [dict(zip(trained.scaling.names, row, strict=True)) for row in decoded.tolist()]
+    if grid.images.ndim > 2:
+        return files.write_array(path.with_suffix(".npy"), grid.images.numpy())
+    rows = [dict(zip(trained.scaling.names, row, strict=True)) for row in grid.images.tolist()]
     return files.write_csv(path.with_suffix(".csv"), rows)
 
 
 def save(args: argparse.Namespace, task: str, names: Sequence[str], figure: "plots.Figure", numbers: object) -> Path:
     """Write a figure of the models of these names and, beside it as JSON, its numbers; the path of the figure."""
     path = output_path(args, task, *names)
-    plots.save_figure(path, figure)
+    plots.save_figure(path, figure, args.dpi)
     files.write_json(path.with_suffix(".json"), numbers)
     return path

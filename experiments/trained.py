@@ -49,7 +49,7 @@ class Trained:
     seed: int = 0  # of draws of q(z | x)
     batch_size: int = 500
     _datasets: dict = field(default_factory=dict, repr=False)
-    _training_codes: dict = field(default_factory=dict, repr=False)
+    _codes: dict = field(default_factory=dict, repr=False)
 
     def dataset(self, split: str, size: int | None = None) -> data.Dataset:
         """ "train", "valid" or "test" of the data set, prepared as for training; only the first ``size`` images."""
@@ -135,15 +135,17 @@ class Trained:
         """What ``decode`` gives, of coordinates ``(N, rank)``; those that were cut are 0."""
         return self.decode(self.basis.codes(coordinates))
 
+    def codes_once(self, split: str, size: int) -> Tensor:
+        """``codes`` of the first images of a split, computed once: of a model that is not trained meanwhile."""
+        if (key := (split, size, self.posterior, self.seed)) not in self._codes:
+            self._codes[key] = self.codes(self.dataset(split).first(size))
+        return self._codes[key]
+
     def training_codes(self) -> Tensor:
         """Codes of the first 10,000 training images, to which a density is fitted. Computed once."""
-        key = (self.posterior, self.seed)
-        if key not in self._training_codes:
-            dataset = self.dataset("train")
-            if len(dataset) < 2:
-                raise UserError(f"{len(dataset)} training image: a distribution of codes needs at least 2")
-            self._training_codes = {key: self.codes(dataset.first(FIT_SIZE))}
-        return self._training_codes[key]
+        if len(self.dataset("train")) < 2:
+            raise UserError("1 training image: a distribution of codes needs at least 2")
+        return self.codes_once("train", FIT_SIZE)
 
     def sample(self, density: str, num: int, seed: int = 0, components: int = 4) -> Tensor:
         """Codes ``(num, n)`` drawn from a density. Raises UserError for the prior of a model that has none.

@@ -67,3 +67,13 @@ positive_float = number(float, lambda value: 0 < value < math.inf, "a number abo
 non_negative_float = number(float, lambda value: 0 <= value < math.inf, "a number from 0")
 probability = number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 finite_float = number(float, math.isfinite, "a number")
+
+
+def add_figures(group: argparse._ArgumentGroup, grids: bool = False) -> None:
+    """How figures are written; ``grids``: grids of images as well."""
+    what = "of figures; pdf and svg can be enlarged, images in them stay the pixels that they are"
+    group.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help=what)
+    what = "pixels per inch of figures; images are enlarged by whole factors"
+    group.add_argument("--dpi", type=positive, default=150, help=what)
+    if grids:
+        group.add_argument("--bare", action="store_true", help="grids of images without words, gaps and originals")

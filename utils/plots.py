@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MINIMUM_TILE = 64  # pixels: smaller images are enlarged by a whole factor, pixel by pixel
+DPI = 150  # pixels per inch, where nothing else is asked for
 
 
 def image_grid(images: Tensor, columns: int) -> Tensor:
@@ -55,10 +56,18 @@ def subplots(rows: int = 1, columns: int = 1, *, size: tuple, **options) -> "tup
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def save_figure(path: Path, figure: "Figure") -> None:
-    """Write a figure as PNG."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
+def save_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
+    """Write a figure in the format of the path's suffix; ``dpi``: pixels per inch, of vectors' bitmaps in it too.
+
+    A figure without a layout, of images, is enlarged by a whole factor only: each of its pixels stays a square.
+    """
+    from matplotlib import rc_context
+
+    box = "tight" if figure.get_layout_engine() else None
+    with replacing(path) as temporary, rc_context({"pdf.fonttype": 42}):  # text as text, as journals want it
+        figure.savefig(
+            temporary, format=path.suffix[1:], dpi=dpi if box else DPI * max(1, round(dpi / DPI)), bbox_inches=box
+        )
 
 
 def plain(name: str) -> str:

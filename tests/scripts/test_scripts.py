@@ -39,7 +39,7 @@ def read(results, task, name):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_generation(trained, results, task, call):
-    flags = ("--task", task, "-X", 3, "-Y", 4, "-d", 3, "-N", 200, "--model-name", "irmae")
+    flags = ("--task", task, "-X", 3, "-Y", 4, "-d", 3, "-N", 200, "--model-name", "irmae", "--bare")
     run = run_script if task == "pca" else call
     result = run("generation.py", *flags, *common(trained, results))
     assert result.status == 0, result.err
@@ -72,7 +72,7 @@ def test_generation_from_the_other_models(trained, results, name, call):
 
 
 def test_reconstruction_shows_inputs_beside_outputs(trained, results, call):
-    flags = ("--task", "reconstruction", "-X", 2, "-Y", 2, "-N", 50, "--model-name", "ae")
+    flags = ("--task", "reconstruction", "-X", 2, "-Y", 2, "-N", 50, "--model-name", "ae", "--bare")
     call("generation.py", *flags, *common(trained, results))
     picture, numbers = read(results, "reconstruction", "ae")
     dataset, model = data.load("digits", "test"), model_of(trained, "ae")
@@ -87,7 +87,7 @@ def test_reconstruction_shows_inputs_beside_outputs(trained, results, call):
 
 
 def test_interpolation_includes_both_ends(trained, results, call):
-    flags = ("--task", "interpolation", "-X", 2, "-Y", 5, "--model-name", "vae", "--posterior", "mean")
+    flags = ("--task", "interpolation", "-X", 2, "-Y", 5, "--model-name", "vae", "--posterior", "mean", "--bare")
     call("generation.py", *flags, *common(trained, results))
     picture, numbers = read(results, "interpolation", "vae")
     model, x = model_of(trained, "vae"), data.load("digits", "test")[:4]
@@ -101,6 +101,40 @@ def test_interpolation_includes_both_ends(trained, results, call):
         assert np.abs(tile(row, 4) - ends[2 * row + 1, 0].numpy()).max() < 0.01
     assert np.abs(tile(0, 2) - middle[0, 0].numpy()).max() < 0.01
     assert numbers["pairs"] == [[0, 1], [2, 3]]
+
+
+def test_several_tasks_of_several_models_encode_the_data_once(trained, tmp_path, call, monkeypatch):
+    from experiments.trained import Trained
+
+    encoded, codes = [], Trained.codes
+    monkeypatch.setattr(Trained, "codes", lambda self, x, size=None: encoded.append(len(x)) or codes(self, x, size))
+    flags = ("--task", "all", "-X", 2, "-Y", 3, *common(trained, tmp_path))
+    result = call("generation.py", *flags, "--model-name", "ae", "vae", "--posterior", "mean", "--dpi", 300)
+    assert result.status == 0, result.err
+    written = sorted(file.relative_to(tmp_path / "digits").as_posix() for file in tmp_path.rglob("*.png"))
+    grids = ("gmm", "interpolation", "mvg", "pca", "reconstruction", "traverse")
+    single = ["prior/vae.png", "tsne/ae.png", "tsne/vae.png"]
+    assert written == sorted([*(f"{task}/ae+vae.png" for task in grids), *single])
+    # Of each model all test codes once, and the training codes of tsne; interpolation's four.
+    assert sorted(encoded) == [4, 4, 360, 360, 1437, 1437]
+    rows = read(tmp_path, "pca", "ae+vae")[1]
+    assert [row["model_name"] for row in rows] == ["ae", "vae"]
+    alone = call("generation.py", "--task", "pca", "-X", 2, "-Y", 3, "--model-name", "ae", *common(trained, tmp_path))
+    assert alone.status == 0
+    kept = read(tmp_path, "pca", "ae")[1]
+    assert kept["standard_deviations"] == rows[0]["standard_deviations"]
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_figures_in_other_formats(trained, tmp_path, kind, call):
+    base = ("--model-name", "ae", "irmae", "--format", kind, *common(trained, tmp_path))
+    assert call("singular.py", *base).status == 0
+    assert call("generation.py", "--task", "interpolation", "-X", 2, "-Y", 2, *base).status == 0
+    for task in ("singular", "interpolation"):
+        content = (tmp_path / "digits" / task / f"ae+irmae.{kind}").read_bytes()
+        assert content.startswith({"pdf": b"%PDF", "svg": b"<?xml"}[kind])
+    assert not list(tmp_path.rglob("*.png"))
+    assert b"/Type3" not in content  # fonts that journals refuse
 
 
 def test_the_same_seed_draws_the_same_samples(trained, tmp_path, call):

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import singular
-from utils import latents, plots
+from utils import grids, latents, plots
 from utils.errors import UserError
 
 
@@ -80,6 +81,32 @@ def test_grid_places_images_row_by_row():
     grid = plots.image_grid(images, columns=3)
     assert grid.shape == (3, 2 * 66 + 2, 3 * 66 + 2)  # 64 pixels and a border of 2
     assert [round(float(grid[0, y, x]), 2) for y in (30, 96) for x in (30, 96, 162)] == [0, 0.2, 0.4, 0.6, 0.8, 1]
+
+
+@pytest.mark.parametrize("dpi", [150, 300, 310])
+def test_words_beside_a_grid_leave_its_pixels_as_they_are(tmp_path, dpi):
+    images = torch.rand(4, 1, 70, 70, generator=torch.Generator().manual_seed(0))  # no larger as a tile
+    words = {"top": ("in", "out"), "left": ("−2σ", "a $ sign"), "across": "component 2", "down": "component 1"}
+    grid = grids.Grid(images, 2, "test", **words, groups=(1,))
+    plots.save_figure(tmp_path / "x.png", grids.draw([grid], ["ae"], "digits"), dpi)
+    shown = np.asarray(Image.open(tmp_path / "x.png").convert("RGB"))
+    factor = max(1, round(dpi / 150))
+    assert all(size % factor == 0 for size in shown.shape[:2])
+    small = shown[::factor, ::factor]
+    expected, centres, side = grid.picture()
+    assert centres[1] - centres[0] == side + grids.GAP and (expected[:, side + 8] == 255).all()
+    height, width = expected.shape[:2]
+    free = small.shape[0] - height, small.shape[1] - width
+    (place,) = (at for at in np.ndindex(free) if np.array_equal(small[at[0] :, at[1] :][:height, :width], expected))
+    y, x = (factor * offset for offset in place)
+    large = expected.repeat(factor, axis=0).repeat(factor, axis=1)
+    assert np.array_equal(shown[y : y + factor * height, x : x + factor * width], large)
+    assert (shown[:y] < 128).any() and (shown[:, :x] < 128).any()  # words
+    bare = grids.draw([grid], ["ae"], "digits", bare=True)
+    plots.save_figure(tmp_path / "bare.png", bare, 150)
+    plots.save_grid(tmp_path / "grid.png", grid.images, 2)
+    same = [np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int) for name in ("bare", "grid")]
+    assert np.abs(same[0] - same[1]).max() <= 1  # rounding to 8 bits
 
 
 def test_a_traverse_walks_along_the_dimensions_with_most_variance():
