@@ -132,7 +132,8 @@ def compare_clusters(args: argparse.Namespace) -> None:
         "matched_class": {cluster: names[label] for cluster, label in matched.items()},
         "confusion": counts.tolist(),
     }
-    figure = plots.confusion(counts, names, matched)
+    accuracy = f"{trained.name} on {args.dataset}: accuracy {numbers['accuracy']:.4f}"
+    figure = plots.confusion(counts, names, matched, accuracy)
     path = evaluation.save(args, "clusters", [trained.name], figure, trained.summary() | numbers)
     print(
         f"{trained.name} on {args.dataset}: clustering accuracy {numbers['accuracy']:.4f}, NMI "

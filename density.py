@@ -12,7 +12,7 @@ import numpy as np
 
 from data import toy
 from experiments import seeded_runs
-from utils import cli, devices, files
+from utils import cli, devices, files, flags
 from utils.errors import UserError
 
 MODES = 3  # of the toy data's mixture
@@ -51,7 +51,9 @@ def parse_arguments() -> argparse.Namespace:
     rate = "learning rate of Adam, falls to 0 as a cosine (default: 0.01, and 0.0001 for DAGMM)"
     group.add_argument("--lr", type=cli.positive_float, help=rate)
     seeded_runs.add_flags(parser.add_argument_group("computation"), runs=5)
-    cli.add_results(parser.add_argument_group("files"))
+    group = parser.add_argument_group("files")
+    cli.add_results(group)
+    flags.add_figures(group)
     return parser.parse_args()
 
 
@@ -119,8 +121,8 @@ def main() -> None:
     summary = {name: {key: float(np.median([row[key] for row in own[name]])) for key in METRICS} for name in chosen}
 
     titles = {f"{TITLES[name]}: r = {own[name][0]['pearson']:.4f}": estimates[name] for name in chosen}
-    path = Path(args.save_path) / "toy" / "density" / "density.png"
-    plots.save_figure(path, plots.density_scatter(points.density, titles, points.component))
+    path = Path(args.save_path) / "toy" / "density" / f"density.{args.format}"
+    plots.save_figure(path, plots.density_scatter(points.density, titles, points.component), args.dpi)
     settings = {**training, "lr": rates, "models": SETTINGS, "channels": toy.FEATURES, **NETWORK}
     content = {"data": args.data_path or points.source, "points": len(points.density), "settings": settings}
     content["provenance"] = seeded_runs.run_provenance(gpu, args.seed)

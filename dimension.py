@@ -16,7 +16,7 @@ import data
 from data import manifolds
 from experiments import seeded_runs, train_flags
 from experiments.intrinsic_dimension import ESTIMATORS, TRAINED, TRAINING, Points, Settings, run_once
-from utils import cli, files
+from utils import cli, files, flags
 from utils.errors import UserError
 from utils.provenance import provenance
 
@@ -51,7 +51,9 @@ def parse_arguments() -> argparse.Namespace:
     group = parser.add_argument_group("computation")
     group.add_argument("--seeds", type=cli.positive, default=3, metavar="S", help="trainings of each method")
     group.add_argument("--seed", type=cli.seed, default=0, help="the first of them")
-    cli.add_results(parser.add_argument_group("files"))
+    group = parser.add_argument_group("files")
+    cli.add_results(group)
+    flags.add_figures(group)
     return parser.parse_args()
 
 
@@ -203,7 +205,7 @@ def main() -> None:
         content["provenance"] = provenance(torch.device("cpu"), args.seed)
         files.write_json(folder / "dimension.json", content | {"table": lines, "runs": rows})
         if trained := [row for row in rows if "spectrum" in row and row["seed"] == args.seed]:
-            plots.save_figure(folder / "dimension.png", plots.dimension(trained))
+            plots.save_figure(folder / f"dimension.{args.format}", plots.dimension(trained), args.dpi)
         truth = (
             "" if points.dimension is None else f"; truth: {points.dimension:g}, of a code {points.global_dimension}"
         )

@@ -123,19 +123,22 @@ def measure(trained: Trained, args: argparse.Namespace) -> Measured:
 
 def draw(models: list[Measured]) -> "plots.Figure":
     """A line for each model: inner products under each metric, the variances of the code, the decoder's metric."""
-    titles = {"mse": "in data space, mse", "ssim": "in data space, 1 − SSIM"}
+    titles = {"mse": "in data space (mse)", "ssim": "in data space (1 − SSIM)"}
     metrics = [metric for metric in titles if f"{metric}-difference" in models[0].arrays]
     columns = len(metrics) + 2
-    figure, axes = plots.subplots(len(models), columns, size=(3.2 * columns, 2.8 * len(models)))
+    figure, axes = plots.subplots(len(models), columns, size=(2.4 * columns, 2.3 * len(models) + 0.3))
     for line, measured in zip(axes, models, strict=True):
         row, arrays = measured.row, measured.arrays
         for axis, metric in zip(line, metrics, strict=False):
             axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
             r = row["pearson"][row["pairs"]][f"{metric}-difference"]
-            axis.set_title(f"{plots.plain(row['model_name'])}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=9)
-            axis.set(xlabel="inner product in latent space", ylabel=titles[metric])
+            axis.set_title(
+                f"{plots.plain(row['model_name'])}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=10, loc="right"
+            )
+            axis.set_xlabel("in latent space", loc="left")
+            axis.set_ylabel(titles[metric])
             axis.ticklabel_format(style="sci", scilimits=(0, 0))
-            axis.locator_params(axis="x", nbins=5)
+            axis.locator_params(axis="x", nbins=3)
         dimensions = np.arange(1, len(arrays["variance"]) + 1)
         line[-2].bar(dimensions, arrays["variance"], width=1.0)
         line[-2].set(xlabel="dimension, by variance", ylabel="variance of the code")
@@ -145,13 +148,15 @@ def draw(models: list[Measured]) -> "plots.Figure":
         difference = arrays["metric:mse-difference"].mean(axis=0)
         line[-1].plot(dimensions, difference, "--", linewidth=0.8, label="finite difference")
         line[-1].set_ylim(bottom=0)
-        line[-1].set(xlabel="dimension, by variance", ylabel="squared length of a unit step, mse")
+        line[-1].set(xlabel="dimension, by variance", ylabel="length² of a unit step (mse)")
     for axis in axes.flat:
-        axis.tick_params(labelsize=7)
+        axis.tick_params(labelsize=8)
         for part in (axis.xaxis, axis.yaxis):
-            part.label.set_fontsize(8)
-            part.get_offset_text().set_fontsize(7)
-    axes[0][-1].legend(fontsize=7)
+            part.label.set_fontsize(9)
+            part.get_offset_text().set_fontsize(8)
+    for axis in axes[:-1].flat:
+        axis.set_xlabel("")
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=9, loc="outside lower right", ncols=3)
     return figure
 
 

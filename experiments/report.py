@@ -101,21 +101,29 @@ def draw(result: Result) -> "Figure":
         draw_rows(axis, result)
     else:
         along_x = result.lines[0].row.x is not None
-        width = 3.8 if along_x else max(3.8, 0.45 * len(result.lines))
-        figure, axes = plots.subplots(1, len(names), size=(width * len(names), 3.4))
-        for axis, name in zip(axes[0], names, strict=True):
-            (draw_series if along_x else draw_bars)(axis, result, name)
+        width = 2.3 if along_x else max(3.2, 0.4 * len(result.lines))
+        # FID_cls is no FID: their numbers have no axis in common.
+        apart = [name for name in names if along_x and result.published(name) and result.metric(name) != name]
+        figure, axes = plots.subplots(1, len(names) + len(apart), size=(width * (len(names) + len(apart)), 2.9))
+        panels = iter(axes[0])
+        for name in names:
+            if name in apart:
+                draw_series(axis := next(panels), result, name, own=False)
+                axis.set_title(f"{column_of(name).title} (Inception)", fontsize=10)
+            draw_series(axis := next(panels), result, name, published=name not in apart)
             axis.set_title(column_of(result.metric(name)).title, fontsize=10)
+        if along_x:  # colours and dashes are the same everywhere: one legend, where both are
+            max(axes[0], key=lambda axis: len(axis.get_legend_handles_labels()[1])).legend(fontsize=8)
     where = f" on {result.dataset}" if result.dataset else ""
-    figure.suptitle(textwrap.fill(f"{result.table.title}{where}", 70), fontsize=10)
+    figure.suptitle(textwrap.fill(f"{result.table.title}{where}", 80), fontsize=10)
     return figure
 
 
-def curve(axis: "Axes", points: list[tuple], label: str) -> None:
+def curve(axis: "Axes", points: list[tuple], label: str, color: str | None = None) -> None:
     """A curve through (x, mean, standard deviation); none without points."""
     if points:
         x, y, error = zip(*points, strict=True)
-        axis.errorbar(x, y, error, marker="o", capsize=3, label=label)
+        axis.errorbar(x, y, error if any(error) else None, marker="o", capsize=3, label=label, color=color)
 
 
 def draw_rows(axis: "Axes", result: Result) -> None:
@@ -137,18 +145,20 @@ def draw_bars(axis: "Axes", result: Result, name: str) -> None:
     axis.tick_params(axis="x", rotation=60 if len(lines) > 4 else 20, labelsize=8)
 
 
-def draw_series(axis: "Axes", result: Result, name: str) -> None:
-    """A curve for each series of rows over their x, and a dashed one through the published numbers."""
-    metric, published = result.metric(name), result.published(name) or (None,) * len(result.lines)
-    word = "published (Inception)" if name.startswith("fid") else "published"
-    for series in dict.fromkeys(line.row.series for line in result.lines):
-        own = [(line, value) for line, value in zip(result.lines, published, strict=True) if line.row.series == series]
-        points = [(line.row.x, line.mean(metric), line.std(metric)) for line, _ in own if line.values(metric)]
-        curve(axis, points, f"{series} {result.budget['epochs']} epochs".strip())
-        if known := [(line.row.x, value) for line, value in own if value is not None]:
-            axis.plot(*zip(*known, strict=True), "--x", label=f"{series} {word}".strip())
+def draw_series(axis: "Axes", result: Result, name: str, own: bool = True, published: bool = True) -> None:
+    """A curve for each series of rows over their x and a dashed one through the published numbers; without x, bars."""
+    if result.lines[0].row.x is None:
+        return draw_bars(axis, result, name)
+    metric, known = result.metric(name), result.published(name) or (None,) * len(result.lines)
+    for number, series in enumerate(dict.fromkeys(line.row.series for line in result.lines)):
+        rows = [(line, value) for line, value in zip(result.lines, known, strict=True) if line.row.series == series]
+        points = [(line.row.x, line.mean(metric), line.std(metric)) for line, _ in rows if line.values(metric)]
+        if own:
+            curve(axis, points, f"{series} {result.budget['epochs']} epochs".strip(), color=f"C{number}")
+        if theirs := [(line.row.x, value) for line, value in rows if value is not None and published]:
+            axis.plot(*zip(*theirs, strict=True), "--x", label=f"{series} published".strip(), color=f"C{number}")
     axis.set_xlabel(result.table.axis)
-    axis.legend(fontsize=8)
+    axis.locator_params(axis="x", integer=True, nbins=5)
 
 
 def origins(line: Line) -> list[dict]:

@@ -82,18 +82,19 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
         curves: label to singular values, largest first, divided by the largest; above ``threshold`` they count as rank.
         marks: x positions to mark with a dashed line and a word.
     """
-    figure, (axes,) = subplots(1, 2, size=(10, 3.6))
+    figure, (axes,) = subplots(1, 2, size=(8.4, 3.4))
     for axis, scale in zip(axes, ("linear", "log"), strict=True):
         for label, values in curves.items():
             shown = np.where(values > 0, values, np.nan) if scale == "log" else values
             axis.plot(np.arange(1, len(values) + 1), shown, label=plain(label), marker=".", markersize=4, linewidth=1.2)
         axis.set(yscale=scale, xlabel="index of the singular value", ylabel="σ / σ₁")
-        axis.set_xlim(left=0)
         for position, word in marks:
             axis.axvline(position, color="black", linestyle="--", linewidth=0.8)
             axis.annotate(word, (position, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0),
                           textcoords="offset points", va="top", fontsize=8)  # fmt: skip
+    axes[0].set_xlim(0, 1.15 * max(max(int((values > threshold).sum()) for values in curves.values()), 5))
     axes[1].set_ylim(1e-9, 2)  # below float32's precision of the covariance there is only rounding
+    axes[1].set_xlim(left=0)
     axes[1].axhline(threshold, color="grey", linestyle=":", linewidth=0.8)
     axes[1].annotate(f"rank: σ/σ₁ > {threshold:g}", (0.99, threshold), xycoords=("axes fraction", "data"), ha="right",
                      va="bottom", fontsize=8, color="grey")  # fmt: skip
@@ -143,7 +144,7 @@ def embedding(
     """
     from matplotlib import colormaps
 
-    figure, (axes,) = subplots(1, 2, size=(11, 5.2), sharex=True, sharey=True)
+    figure, (axes,) = subplots(1, 2, size=(8.4, 4.6), sharex=True, sharey=True)
     real = points[~sampled]
     groups: list[tuple] = [(real, "tab:blue", "test images")]
     if labels is not None and classes is not None:
@@ -164,27 +165,34 @@ def density_scatter(density: np.ndarray, log_estimates: dict[str, np.ndarray], c
     Args:
         log_estimates: title to ``(N,)`` logarithm of the estimate, shown divided by its largest value.
     """
-    figure, (axes,) = subplots(1, len(log_estimates), size=(3.6 * len(log_estimates), 3.6))
-    for axis, (title, log_estimate) in zip(axes, log_estimates.items(), strict=True):
+    columns = min(3, len(log_estimates))
+    rows = -(-len(log_estimates) // columns)
+    figure, axes = subplots(rows, columns, size=(2.8 * columns, 2.8 * rows))
+    for axis in axes.flat[len(log_estimates) :]:
+        axis.set_axis_off()
+    for axis, (title, log_estimate) in zip(axes.flat, log_estimates.items(), strict=False):
         estimate = np.exp(log_estimate - log_estimate.max())
         for index in np.unique(component):
             chosen = component == index
             axis.plot(density[chosen], estimate[chosen], ".", markersize=2, label=f"component {index}", rasterized=True)
         axis.set_title(title, fontsize=9)
-        axis.set(xlabel="true density", ylabel="estimated density / its largest")
-    axes[0].legend(fontsize=7, markerscale=4)
+        axis.set_xlabel("true density")
+    for line in axes:
+        line[0].set_ylabel("estimated density / its largest", fontsize=9)
+    axes[0, 0].legend(fontsize=8, markerscale=4)
     return figure
 
 
-def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int]) -> "Figure":
+def confusion(counts: np.ndarray, classes: Sequence[str], matched: dict[int, int], title: str) -> "Figure":
     """Images of each class in each cluster ``(clusters, classes)``, clusters in the order of their matched classes."""
     order = sorted(range(len(counts)), key=lambda cluster: matched.get(cluster, len(classes)))
-    size = 0.55 * len(classes) + 1.5
-    figure, ((axis,),) = subplots(size=(size, size))
-    axis.imshow(counts[order], cmap="Blues")
+    figure, ((axis,),) = subplots(size=(0.5 * len(classes) + 2, 0.45 * len(counts) + 1.5))
+    shown = axis.imshow(counts[order], cmap="Blues", aspect="auto")
+    figure.colorbar(shown, ax=axis, label="test images", shrink=0.8)
+    axis.set_title(title, fontsize=10)
     for (row, column), count in np.ndenumerate(counts[order]):
         colour = "white" if count > counts.max() / 2 else "black"
-        axis.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+        axis.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
     rotation = 45 if max(map(len, classes)) > 2 else 0
     axis.set_xticks(range(len(classes)), [plain(name) for name in classes], rotation=rotation)
     axis.set_yticks(range(len(order)), order)

@@ -38,6 +38,19 @@ def test_published_numbers_stand_beside_ours_only_on_their_data():
     assert "FID (Inception), published" not in text and "published numbers are of mnist" in text
 
 
+def test_published_fid_and_ours_of_other_features_have_no_axis_in_common():
+    result = result_of(lines_of([90, 70, 39, 8, 4], [50, 44, 30, 37, 62]))
+    panels = {axis.get_title(): axis for axis in report.draw(result).axes}
+    assert list(panels) == ["rank", "FID mvg (Inception)", "FID_cls mvg"]
+    drawn = {title: sorted(len(line.get_xdata()) for line in axis.lines) for title, axis in panels.items()}
+    assert drawn == {"rank": [4, 5], "FID mvg (Inception)": [4], "FID_cls mvg": [5]}
+    assert [axis.get_legend() is not None for axis in panels.values()] == [True, False, False]
+    result.suffix = ""  # FID proper
+    for line in result.lines:
+        line.cells[0]["metrics"]["fid_mvg"] = 1.0
+    assert [axis.get_title() for axis in report.draw(result).axes] == ["rank", "FID mvg"]
+
+
 class Page(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
