@@ -70,6 +70,12 @@ def random_state() -> list[Tensor]:
     return [torch.get_rng_state(), torch.cuda.get_rng_state()]
 
 
+def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(found) == len(expected)
+    wrong = [number for number, pair in enumerate(zip(found, expected, strict=True)) if not torch.equal(*pair)]
+    assert not wrong, f"{len(wrong)} of {len(found)} tensors differ, the first is number {wrong[0]}"
+
+
 def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     """Euclidean, over all weights together."""
     return math.sqrt(sum((first[key] - second[key]).square().sum().item() for key in first))
@@ -147,7 +153,7 @@ def test_captured_steps_are_the_eager_ones(case, capsys):
     else:
         assert run.step.replay is not None and not run.step.eager and not warned
     assert_same_training(run, eager)
-    assert all(map(torch.equal, run.random, eager.random))
+    assert_same_bits(run.random, eager.random)
 
 
 def test_weight_decay_is_part_of_a_replayed_step():
@@ -168,7 +174,7 @@ def test_images_of_main_memory_give_the_same_steps(name, options):
     assert resident.step.fetch is None and staged.step.fetch is not None and staged.step.fetch.pinned
     assert staged.step.replay is not None
     assert_same_training(staged, resident)
-    assert all(map(torch.equal, staged.random, resident.random))
+    assert_same_bits(staged.random, resident.random)
 
 
 OF_PRECISION = [
@@ -196,7 +202,7 @@ def test_bf16(case):
     losses = [run.totals.means()["loss"] for run in (captured, eager, full)]
     assert losses[0] == pytest.approx(losses[1], rel=5e-3)
     assert losses[0] == pytest.approx(losses[2], rel=0.05) and losses[0] != losses[2]
-    assert all(map(torch.equal, captured.random, eager.random))
+    assert_same_bits(captured.random, eager.random)
 
 
 def test_what_cannot_be_captured_runs_eagerly_and_says_so(capsys):
@@ -219,10 +225,10 @@ def test_warming_up_leaves_no_trace(name, epochs):
     moments = [value.clone() for entry in run.optimizer.state.values() for value in entry.values()]
     with cuda_graph.preserve_state(run.model, run.optimizer):
         run.epoch(9)
-    assert all(map(torch.equal, before, [*run.model.state_dict().values(), *random_state()]))
+    assert_same_bits([*run.model.state_dict().values(), *random_state()], before)
     found = [value for entry in run.optimizer.state.values() for value in entry.values()]
     if epochs:
-        assert all(map(torch.equal, moments, found))
+        assert_same_bits(found, moments)
     else:
         assert found and not moments and not any(value.any() for value in found)
 
@@ -250,7 +256,7 @@ def test_steps_resumed_in_the_middle_of_an_epoch_are_the_same_bits(name, options
     torch.cuda.set_rng_state(random[1])
     resumed.epoch(2, start=1)
     assert resumed.step.replay is not None
-    assert all(map(torch.equal, resumed.tensors(), expected))
+    assert_same_bits(resumed.tensors(), expected)
 
 
 def test_a_replayed_step_takes_the_rate_of_its_epoch():
