@@ -72,7 +72,7 @@ class RRAE(AE):
     second_moment: Tensor  # (n, n), running mean of Zᵀ Z / B
     kept: Tensor  # k
     search: (
-        Tensor  # of the adaptive rank: phase, target, last mean, sum of the block, steps in it, blocks without progress
+        Tensor  # of the adaptive rank: phase, target, last mean, sum and steps of the block, blocks without progress
     )
 
     def __init__(
