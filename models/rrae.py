@@ -71,9 +71,7 @@ class RRAE(AE):
     title = "RRAE (arXiv 2405.13980): truncated SVD of a batch's codes"
     second_moment: Tensor  # (n, n), running mean of Zᵀ Z / B
     kept: Tensor  # k
-    search: (
-        Tensor  # of the adaptive rank: phase, target, last mean, sum and steps of the block, blocks without progress
-    )
+    search: Tensor  # adaptive rank: phase, target, last mean, sum and steps of the block, blocks without progress
 
     def __init__(
         self,
