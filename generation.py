@@ -7,13 +7,15 @@ python generation.py --task reconstruction interpolation mvg --model-name ae irm
 """
 
 import argparse
+from pathlib import Path
 
 from experiments import evaluation
+from experiments.columns import SAMPLERS
 from experiments.pictures import COMPONENTS, GRIDS, SHOWN, TASKS
 from experiments.trained import FIT_SIZE, Trained
 from utils import cli, files, flags, plots
 from utils.errors import UserError
-from utils.grids import Grid
+from utils.grids import Grid, write_images
 
 
 def possible(task: str, trained: Trained) -> bool:
@@ -47,26 +49,52 @@ def run(args: argparse.Namespace, task: str, compared: list[Trained]) -> None:
     print(f"{task} of {', '.join(names)} on {args.dataset}: {error}{path}")
 
 
+def save_images(args: argparse.Namespace, compared: list[Trained]) -> None:
+    """Samples of one model as numbered files, drawn as evaluate.py draws those that it measures."""
+    (trained, *others), (sampler, *tasks) = compared, args.task or [""]
+    if others or tasks or sampler not in SAMPLERS or trained.config.file:
+        raise UserError(f"--save-images: one model of images and one of --task {', '.join(SAMPLERS)}")
+    if args.fit_to == "test":
+        raise UserError("--fit-to test: samples to be measured are fitted to training codes, as by evaluate.py")
+    codes = trained.sample(sampler, args.sample or FIT_SIZE, args.seed, args.d or COMPONENTS)
+    number = write_images(Path(args.save_images), trained.decode_batches(codes))
+    print(f"{number:,} samples ({sampler}) of {trained.name} on {args.dataset}: {args.save_images}")
+
+
 def main() -> None:
     parser = cli.Parser(__doc__.splitlines()[0])
     add = parser.add_argument_group("task").add_argument
     what = "; ".join(f"{name}: {task.__doc__.splitlines()[0].rstrip('.')}" for name, task in TASKS.items())
-    what = f"one or several. {what}; all: those that the models have"
-    add("--task", nargs="+", choices=[*TASKS, "all"], default=["reconstruction"], metavar="TASK", help=what)
+    what = f"one or several (default: reconstruction). {what}; all: those that the models have"
+    add("--task", nargs="+", choices=[*TASKS, "all"], metavar="TASK", help=what)
+    what = f"draw no figure: write -N samples ({FIT_SIZE:,}) of --task {', '.join(SAMPLERS)} as numbered PNG files"
+    add("--save-images", metavar="DIR", help=what)
+    what = "draw no figure without --task: write the codes of the images of --fit-to, or of the first -N, and labels"
+    add("--save-codes", action="store_true", help=what + " as .npy")
     add("-X", type=cli.positive, default=10, metavar="ROWS", help="rows of the grid")
     add("-Y", type=cli.positive, default=10, metavar="COLUMNS", help="columns of the grid")
     what = f"principal components of pca, Gaussians of gmm (default: {COMPONENTS}, or n where the code has fewer)"
     add("-d", type=cli.positive, metavar="D", help=what)
-    what = "images whose codes mvg, gmm, pca and traverse are fitted to; test, as released with IRMAE"
-    add("--fit-to", choices=("train", "test"), default="test", help=what)
+    what = "images whose codes mvg, gmm, pca and traverse are fitted to (default: test, as released with IRMAE)"
+    add("--fit-to", choices=("train", "test"), help=what)
     what = f"images to encode (default: {SHOWN} test images; to fit to, all test images or {FIT_SIZE} training images)"
     add("-N", "--test-size", dest="sample", type=cli.positive, metavar="N", help=what)
     flags.add_figures(evaluation.add_flags(parser, several=True, test_size=False), grids=True)
     args = parser.parse_args()
 
     compared = evaluation.all_from_args(args)
-    for task in TASKS if "all" in args.task else dict.fromkeys(args.task):
-        able = [each for each in compared if "all" not in args.task or possible(task, each)]
+    if args.save_images is not None:
+        return save_images(args, compared)
+    args.fit_to = args.fit_to or "test"
+    for trained in compared if args.save_codes else ():
+        dataset = trained.dataset(args.fit_to)
+        size = min(len(dataset), args.sample or len(dataset))
+        codes = trained.codes_once(args.fit_to, size)
+        written = evaluation.save_codes(args, "codes", trained, codes, dataset.first(size), "codes")
+        print(f"{size:,} codes of {trained.name} on {args.dataset} ({args.fit_to}): {written}")
+    tasks = args.task or ([] if args.save_codes else ["reconstruction"])
+    for task in TASKS if "all" in tasks else dict.fromkeys(tasks):
+        able = [each for each in compared if "all" not in tasks or possible(task, each)]
         single = TASKS[task] not in GRIDS or compared[0].config.file
         for models in [[each] for each in able] if single else [able] if able else []:
             run(args, task, models)

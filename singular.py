@@ -12,7 +12,7 @@ from torch import Tensor
 import models
 from experiments import evaluation
 from experiments.trained import Trained
-from utils import cli, files, flags, latents, plots
+from utils import cli, flags, latents, plots
 
 TRUE_DIMENSIONS = {"shape": 7}  # data sets whose number of factors is known
 MIN_PREDICTED, MAX_PREDICTED = 50, 10_000  # images from whose codes the factors are predicted: the first ones
@@ -69,7 +69,7 @@ def main() -> None:
     what = "the rank counts the singular values above this fraction of the largest"
     group = parser.add_argument_group("spectrum")
     group.add_argument("--threshold", type=cli.positive_float, default=latents.RANK_THRESHOLD, help=what)
-    what = "write the codes in the basis of their singular vectors, cut at the rank, as .npy"
+    what = "write the codes in the basis of their singular vectors, cut at the rank, and labels as .npy"
     group.add_argument("--save-codes", action="store_true", help=what)
     flags.add_figures(evaluation.add_flags(parser, several=True))
     args = parser.parse_args()
@@ -84,10 +84,10 @@ def main() -> None:
     for trained, row in zip(compared, rows, strict=True) if args.save_codes else ():
         dataset = trained.dataset("all" if trained.config.file else "test")
         coordinates = trained.coordinates(dataset, row["rank"])
-        path = evaluation.output_path(args, "singular", f"{trained.name}-coordinates", suffix=".npy")
+        written = evaluation.save_codes(args, "singular", trained, coordinates, dataset, "coordinates")
         of = f"{len(dataset):,} {trained.config.rows}{' in their order' if trained.config.file else ' of the test set'}"
         error = evaluation.error_at_rank(trained, row["rank"], size=args.test_size)
-        print(f"{row['rank']} coordinates of {of}: {files.write_array(path, coordinates.numpy())}")
+        print(f"{row['rank']} coordinates of {of}: {written}")
         print(f"  test error of what they decode to: {error:.4g}")
 
 

@@ -107,7 +107,9 @@ def joined(names: Sequence[str]) -> str:
 
 def output_path(args: argparse.Namespace, task: str, *names: str, suffix: str | None = None) -> Path:
     """``<save-path>/<dataset>/<task>/<model-name>.png``, or what ``--format`` says."""
-    return Path(args.save_path) / args.dataset / task / (joined(names) + (suffix or f".{args.format}"))
+    return (
+        Path(args.save_path) / args.dataset / task / (joined(names) + (f".{args.format}" if suffix is None else suffix))
+    )
 
 
 def save_grids(args: argparse.Namespace, path: Path, compared: Sequence[Trained], grids: Sequence[Grid]) -> Path:
@@ -131,3 +133,12 @@ def save(args: argparse.Namespace, task: str, names: Sequence[str], figure: "plo
     plots.save_figure(path, figure, args.dpi)
     files.write_json(path.with_suffix(".json"), numbers)
     return path
+
+
+def save_codes(
+    args: argparse.Namespace, task: str, trained: Trained, codes: Tensor, dataset: data.Dataset, what: str
+) -> str:
+    """Write codes of a data set and its labels, if any, as ``<model-name>-<what>.npy`` and ``-labels.npy``; paths."""
+    arrays = {what: codes.numpy()} | ({} if dataset.labels is None else {"labels": dataset.labels.numpy()})
+    paths = {key: output_path(args, task, f"{trained.name}-{key}", suffix=".npy") for key in arrays}
+    return " and ".join(str(files.write_array(paths[key], array)) for key, array in arrays.items())

@@ -1,13 +1,15 @@
 """Grids of images with what a reader needs beside them, as figures in which every pixel keeps its square."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from utils import plots
+from utils import files, plots
+from utils.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,3 +118,21 @@ def _add_words(
         axis.text(place, y + rows / 2, plots.plain(grid.down), **style)
     if name:
         axis.text(x, top - 2, plots.plain(name), ha="left", va="bottom", fontsize=8 * scale, weight="bold")
+
+
+def write_images(folder: Path, batches: Iterable[Tensor]) -> int:
+    """Write images ``(B, C, H, W)`` in [0, 1] as ``000000.png``, ..., rounded to 8 bits; how many.
+
+    Raises UserError where the folder holds anything: it would be measured with them.
+    """
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UserError(f"--save-images {folder}: not an empty folder; give another, or empty it")
+    files.written.append(folder)
+    pixels = (image for batch in batches for image in batch.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    number = 0
+    for number, image in enumerate(pixels, 1):
+        Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(folder / f"{number - 1:06}.png")
+    return number

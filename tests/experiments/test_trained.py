@@ -1,6 +1,6 @@
 """The Python API: codes, images and samples of a checkpoint, whoever wrote it; and what importing it leaves alone."""
 
-import importlib
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +11,7 @@ import torch
 from conftest import ENVIRONMENT, ROOT
 
 import models
+from experiments.export import export
 from experiments.trained import load
 from utils.errors import UserError
 
@@ -169,3 +170,32 @@ assert state()[:-1] == before[:-1], "using"
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "kind"), [("irmae", "onnx"), ("vae", "onnx"), ("ae", "pt2")])
+def test_exported_parts_give_the_same_codes_and_images(trained, tmp_path, name, kind):
+    run = load(trained / "digits" / name)
+    images = run.dataset("test")[:7]
+    codes = run.encode(images)
+    parts = dict(zip(("encoder", "decoder"), export(run, tmp_path / name, kind), strict=True))
+    assert [path.name for path in parts.values()] == [f"{name}-{part}.{kind}" for part in parts]
+    for part, given, expected in (("encoder", images, codes), ("decoder", 3 * codes, run.decode(3 * codes))):
+        if kind == "onnx":
+            runtime = pytest.importorskip("onnxruntime")
+            (found,) = runtime.InferenceSession(parts[part]).run(None, {"x": given.numpy()})
+        else:
+            found = torch.export.load(parts[part]).module()(given).detach().numpy()
+        assert np.allclose(found, expected.numpy(), atol=1e-5) and found.shape == expected.shape
+    assert all(parameter.requires_grad for parameter in run.model.parameters())
+
+
+def test_what_cannot_be_exported_says_what_to_do(ae, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    truncated = models.build("rrae", architecture="mnist", channels=1, latent_dim=16)  # its encoder has eigenvectors
+    config = replace(ae.config, model="rrae")
+    with pytest.raises(UserError, match=r"rrae .*ONNX lacks: use --format pt2"):
+        export(replace(ae, model=truncated, config=config), tmp_path / "x")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install onnx onnxscript"):
+        export(ae, tmp_path / "x")
+    assert not list(tmp_path.iterdir())

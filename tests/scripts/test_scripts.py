@@ -137,6 +137,38 @@ def test_figures_in_other_formats(trained, tmp_path, kind, call):
     assert b"/Type3" not in content  # fonts that journals refuse
 
 
+def test_samples_and_codes_as_files(trained, tmp_path, call):
+    flags = ("--model-name", "irmae", *common(trained, tmp_path))
+    images = ("--save-images", tmp_path / "samples", "-N", 23, "--seed", 1)
+    assert call("generation.py", *images, "--task", "mvg", *flags).status == 0
+    run = load(trained / "digits" / "irmae")
+    expected = run.decode(run.sample("mvg", 23, seed=1)).mul(255).round()[:, 0]
+    names = [f"{number:06}.png" for number in range(23)]
+    assert sorted(file.name for file in (tmp_path / "samples").iterdir()) == names
+    assert np.abs(np.stack([Image.open(tmp_path / "samples" / name) for name in names]) - expected.numpy()).max() <= 1
+    assert_refused(call("generation.py", *images, "--task", "mvg", *flags), "samples", "not an empty folder")
+    images = ("--save-images", tmp_path / "more")
+    assert_refused(call("generation.py", *images, *flags), "prior, mvg, gmm")
+    assert_refused(call("generation.py", *images, "--task", "mvg", "--fit-to", "test", *flags), "--fit-to test")
+
+    assert call("generation.py", "--save-codes", "--fit-to", "train", *flags).status == 0
+    codes, labels = (np.load(tmp_path / "digits" / "codes" / f"irmae-{what}.npy") for what in ("codes", "labels"))
+    assert np.allclose(codes, run.encode(run.dataset("train")), atol=1e-5)
+    assert np.array_equal(labels, run.dataset("train").labels)
+    assert not list(tmp_path.rglob("irmae.png"))
+
+    assert call("singular.py", "--save-codes", *flags).status == 0
+    kept = np.load(tmp_path / "digits" / "singular" / "irmae-coordinates.npy")
+    assert len(kept) == len(np.load(tmp_path / "digits" / "singular" / "irmae-labels.npy")) == 360
+
+
+def test_export_writes_both_parts(trained, tmp_path):
+    result = run_script("export.py", "--model-name", "ae", "--format", "pt2", *common(trained, tmp_path))
+    assert result.status == 0, result.err
+    decoder = torch.export.load(tmp_path / "digits" / "export" / "ae-decoder.pt2").module()
+    assert decoder(torch.zeros(5, 16)).shape == (5, 1, 32, 32) and "ae-encoder.pt2" in result.out
+
+
 def test_the_same_seed_draws_the_same_samples(trained, tmp_path, call):
     pictures = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
