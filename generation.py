@@ -11,11 +11,14 @@ from pathlib import Path
 
 from experiments import evaluation
 from experiments.columns import SAMPLERS
-from experiments.pictures import COMPONENTS, GRIDS, SHOWN, TASKS
+from experiments.explorer import explore
+from experiments.pictures import COMPONENTS, GRIDS, SHOWN, tsne
 from experiments.trained import FIT_SIZE, Trained
 from utils import cli, files, flags, plots
 from utils.errors import UserError
 from utils.grids import Grid, write_images
+
+TASKS = {task.__name__: task for task in (*GRIDS, tsne, explore)}
 
 
 def possible(task: str, trained: Trained) -> bool:
@@ -26,6 +29,7 @@ def possible(task: str, trained: Trained) -> bool:
             "conditional": lambda: trained.model.num_classes > 0,
             "centroids": lambda: trained.model.num_classes > 0,
             "pca": lambda: trained.model.latent_dim > 1,
+            "explore": lambda: trained.model.latent_dim > 1 and not trained.config.file,
         }.get(task, lambda: True)()
     except UserError:  # no prior
         return False
@@ -38,6 +42,8 @@ def run(args: argparse.Namespace, task: str, compared: list[Trained]) -> None:
     path = evaluation.output_path(args, task, *names)
     if isinstance(made[0], Grid):
         path = evaluation.save_grids(args, path, compared, made)
+    elif isinstance(made[0], str):
+        files.write_text(path := path.with_suffix(".html"), made[0])
     else:
         plots.save_figure(path, made[0], args.dpi)
     if "columns" in numbers[0]:

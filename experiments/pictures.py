@@ -196,4 +196,3 @@ def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[Figure, dict]":
 
 
 GRIDS = (reconstruction, interpolation, mvg, gmm, pca, traverse, prior, conditional, centroids)
-TASKS = {task.__name__: task for task in (*GRIDS, tsne)}

@@ -1,6 +1,9 @@
 """Every script, run as a user runs it, on real digits: the figure is there, the numbers are right."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from PIL import Image
 
 import data
 import experiments.run
+from experiments import explorer
 from experiments.trained import load
 from utils import latents
 
@@ -108,6 +112,7 @@ def test_several_tasks_of_several_models_encode_the_data_once(trained, tmp_path,
 
     encoded, codes = [], Trained.codes
     monkeypatch.setattr(Trained, "codes", lambda self, x, size=None: encoded.append(len(x)) or codes(self, x, size))
+    monkeypatch.setattr(explorer, "STEPS", 3)
     flags = ("--task", "all", "-X", 2, "-Y", 3, *common(trained, tmp_path))
     result = call("generation.py", *flags, "--model-name", "ae", "vae", "--posterior", "mean", "--dpi", 300)
     assert result.status == 0, result.err
@@ -117,6 +122,7 @@ def test_several_tasks_of_several_models_encode_the_data_once(trained, tmp_path,
     assert written == sorted([*(f"{task}/ae+vae.png" for task in grids), *single])
     # Of each model all test codes once, and the training codes of tsne; interpolation's four.
     assert sorted(encoded) == [4, 4, 360, 360, 1437, 1437]
+    assert sorted(file.name for file in (tmp_path / "digits" / "explore").glob("*.html")) == ["ae.html", "vae.html"]
     rows = read(tmp_path, "pca", "ae+vae")[1]
     assert [row["model_name"] for row in rows] == ["ae", "vae"]
     alone = call("generation.py", "--task", "pca", "-X", 2, "-Y", 3, "--model-name", "ae", *common(trained, tmp_path))
@@ -135,6 +141,46 @@ def test_figures_in_other_formats(trained, tmp_path, kind, call):
         assert content.startswith({"pdf": b"%PDF", "svg": b"<?xml"}[kind])
     assert not list(tmp_path.rglob("*.png"))
     assert b"/Type3" not in content  # fonts that journals refuse
+
+
+def test_the_page_to_explore_holds_codes_and_what_the_decoder_makes(trained, tmp_path, call, monkeypatch):
+    monkeypatch.setattr(explorer, "STEPS", 5)
+    monkeypatch.setattr(explorer, "POINTS", 50)
+    flags = ("--task", "explore", "--model-name", "irmae", *common(trained, tmp_path))
+    result = call("generation.py", *flags)
+    assert result.status == 0 and "irmae.html" in result.last_line, result.err
+    page = (tmp_path / "digits" / "explore" / "irmae.html").read_text()
+    assert "://" not in page and "625\ncodes, 5 steps" in page and "nearest node" in page
+    content = json.loads(re.search(r'id="content">(.*?)</script>', page, re.DOTALL)[1])
+    sheet = Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/png;base64,([^\"]*)", page)[1])))
+    assert content["columns"] == 25 and sheet.size == (25 * 32, 25 * 32)
+
+    run = load(trained / "digits" / "irmae")
+    codes, dataset = run.encode(run.dataset("test")).double().numpy(), run.dataset("test")
+    mean = codes.mean(axis=0)
+    _, values, directions = np.linalg.svd(codes - mean, full_matrices=False)
+    sigma = values[:4] / np.sqrt(len(codes) - 1)
+    points = (codes[:50] - mean) @ directions[:4].T / sigma
+    assert np.allclose(np.abs(content["points"]), np.abs(points), atol=2e-3)
+    assert content["labels"] == dataset.labels[:50].tolist() and len(content["classes"]) == 10
+
+    def shown(*node):
+        index = np.ravel_multi_index(node, (5,) * 4)
+        y, x = divmod(int(index), 25)
+        return np.asarray(sheet.crop((32 * x, 32 * y, 32 * x + 32, 32 * y + 32))).astype(float)
+
+    def decoded(code):
+        return run.decode(code[None]).numpy()[0, 0] * 255
+
+    assert np.abs(shown(2, 2, 2, 2) - decoded(mean)).max() <= 1
+    for axis in range(4):
+        signs = np.sign((np.array(content["points"]) * points).sum(axis=0))
+        node = np.full(4, 2)
+        node[axis] = 4
+        assert np.abs(shown(*node) - decoded(mean + 2 * sigma[axis] * signs[axis] * directions[axis])).max() <= 1
+    node = (4, 0, 2, 1)
+    steps = (np.array(node) - 2) * sigma * signs
+    assert np.abs(shown(*node) - decoded(mean + steps @ directions[:4])).max() <= 1
 
 
 def test_samples_and_codes_as_files(trained, tmp_path, call):
