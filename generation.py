@@ -22,15 +22,13 @@ TASKS = {task.__name__: task for task in (*GRIDS, tsne, explore)}
 
 
 def possible(task: str, trained: Trained) -> bool:
-    """Whether a model has what a task shows: a prior, classes, a second component."""
+    """Whether a model has what a task shows: a prior, classes, a second component, images."""
+    model = trained.model
     try:
-        return {
-            "prior": lambda: len(trained.model.sample_prior(1)) > 0,
-            "conditional": lambda: trained.model.num_classes > 0,
-            "centroids": lambda: trained.model.num_classes > 0,
-            "pca": lambda: trained.model.latent_dim > 1,
-            "explore": lambda: trained.model.latent_dim > 1 and not trained.config.file,
-        }.get(task, lambda: True)()
+        needs = {"prior": lambda: len(model.sample_prior(1)), "pca": lambda: model.latent_dim > 1}
+        needs |= {"explore": lambda: model.latent_dim > 1 and not trained.config.file}
+        needs |= dict.fromkeys(("conditional", "centroids"), lambda: model.num_classes)
+        return task not in needs or bool(needs[task]())
     except UserError:  # no prior
         return False
 

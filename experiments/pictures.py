@@ -192,7 +192,9 @@ def tsne(args: argparse.Namespace, trained: Trained) -> "tuple[Figure, dict]":
     labels = None if dataset.labels is None else dataset.labels.numpy()
     numbers: dict = {"test_images": len(dataset), "sampled_images": len(drawn), "perplexity": perplexity}
     numbers |= {"kl_divergence": float(embedding.kl_divergence_), "seed": args.seed, "fit_to": "train"}
-    return plots.embedding(points, labels, dataset.classes, np.arange(len(points)) >= len(dataset)), numbers
+    figure = plots.embedding(points, labels, dataset.classes, np.arange(len(points)) >= len(dataset))
+    figure.suptitle(plots.plain(f"{trained.name}: t-SNE of pixels; samples of a Gaussian fitted to training codes"))
+    return figure, numbers
 
 
 GRIDS = (reconstruction, interpolation, mvg, gmm, pca, traverse, prior, conditional, centroids)

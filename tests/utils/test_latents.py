@@ -109,6 +109,17 @@ def test_words_beside_a_grid_leave_its_pixels_as_they_are(tmp_path, dpi):
     assert np.abs(same[0] - same[1]).max() <= 1  # rounding to 8 bits
 
 
+def test_colours_are_written_as_they_are_into_an_empty_folder(tmp_path):
+    images = torch.rand(5, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    assert grids.write_images(tmp_path / "a" / "b", images.split(2)) == 5
+    files = sorted((tmp_path / "a" / "b").iterdir())
+    shown = np.stack([np.asarray(Image.open(file)) for file in files])
+    assert [file.name for file in files] == [f"00000{number}.png" for number in range(5)]
+    assert np.array_equal(shown, images.mul(255).round().permute(0, 2, 3, 1).numpy())
+    with pytest.raises(UserError, match="not an empty folder"):
+        grids.write_images(tmp_path / "a" / "b", images.split(2))
+
+
 def test_a_traverse_walks_along_the_dimensions_with_most_variance():
     codes = (
         torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)).double() * torch.tensor([1.0, 5.0, 2.0]) + 4
