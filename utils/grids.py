@@ -77,7 +77,7 @@ def draw(grids: Sequence[Grid], names: Sequence[str], dataset: str, bare: bool =
             about = ": ".join(filter(None, (name, grid.note))) if len(grids) > 1 else ""
             _add_words(axis, grid, about, (x, y), centres, side, rows, scale)
         width, height = max(width, x + columns), max(height, y + rows)
-        gap = round(scale * (BLOCK_GAP if stacked else 2 * GAP))
+        gap = round(scale * (BLOCK_GAP + (24 if grid.across else 0) if stacked else 2 * GAP))
         x, y = (0, height + gap) if stacked else (width + gap, 0)
     box = np.array([[0, 0], [width, height]], dtype=float)
     axis.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
