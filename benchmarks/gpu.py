@@ -59,9 +59,8 @@ def steps_of(step: loop.Step, batch_size: int) -> Iterator[loop.Totals]:
 
 
 def variant(setting: Setting, channels_last: bool, search=False, eager=False, compiled=False) -> dict:
-    """Milliseconds of a step, of the replay alone, and peak memory."""
+    """Milliseconds of a step and of its replay alone."""
     torch.backends.cudnn.benchmark = search
-    torch.cuda.reset_peak_memory_stats()
     step = make_step(setting, channels_last, eager, compiled)
     steps = steps_of(step, setting.batch_size)
     started = time.perf_counter()
@@ -76,7 +75,6 @@ def variant(setting: Setting, channels_last: bool, search=False, eager=False, co
     rate = measurement.product_rate(setting.precision, DEVICE)
     return found | {
         "captured": replay is not None,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(),
         "product_flops_per_second": rate,
         "product_fraction": fraction / rate,
     }
