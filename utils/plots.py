@@ -88,6 +88,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
             shown = np.where(values > 0, values, np.nan) if scale == "log" else values
             axis.plot(np.arange(1, len(values) + 1), shown, label=plain(label), marker=".", markersize=4, linewidth=1.2)
         axis.set(yscale=scale, xlabel="index of the singular value", ylabel="σ / σ₁")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         for position, word in marks:
             axis.axvline(position, color="black", linestyle="--", linewidth=0.8)
             axis.annotate(word, (position, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0),
