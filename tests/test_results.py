@@ -1,0 +1,83 @@
+"""The numbers of the tables in docs/ are those of the result files in docs/data/."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+DATA = ROOT / "docs" / "data"
+
+
+def tables(page: str, heading: str) -> list[list[str]]:
+    """The cells of all table rows below a heading, without emphasis."""
+    text = (ROOT / "docs" / page).read_text()
+    section = re.split(r"^#+ ", text[text.index(f"# {heading}") + 2 :], maxsplit=1, flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\|(.*)\|$", section.replace("**", ""), re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in rows]
+
+
+def row(page: str, heading: str, start: str) -> list[str]:
+    (found,) = [cells for cells in tables(page, heading) if cells[0] == start]
+    return found
+
+
+@pytest.mark.parametrize("name", ["depth"])
+def test_a_table_of_reproduce_is_that_of_its_cells(name, call, tmp_path):
+    done = call("reproduce.py", name, "--from", DATA / "cells", "--save-path", tmp_path)
+    assert done.status == 0, done.err
+    made = (tmp_path / "reproduce" / f"{name}.md").read_text()
+    made = [[cell.strip() for cell in line.strip("|").split("|")] for line in made.splitlines() if line[:1] == "|"]
+    shown = tables("results.md", "Depth (IRMAE")
+    assert len(made) == 7 and made[2:] == shown[2:]
+
+
+def test_ranks_over_the_epochs():
+    models = json.loads((DATA / "depth-epochs-mnist.json").read_text())["models"]
+    lines = {"ae": "AE (`-l 0`)"} | {f"irmae-{layers}": f"IRMAE `-l {layers}`" for layers in (2, 4, 8, 12)}
+    for name, start in lines.items():
+        by_epoch = {each["epoch"]: each for each in models[name]["epochs"]}
+        shown = row("results.md", "Six models", start)
+        assert shown[1:6] == [str(by_epoch[epoch]["rank"]) for epoch in (1, 10, 20, 50, 100)]
+        assert float(shown[6]) == pytest.approx(by_epoch[100]["effective_rank"], abs=0.06)
+        spectrum, rank = models[name]["spectrum"], by_epoch[100]["rank"]
+        assert float(shown[7].replace(",", "")) == pytest.approx(spectrum[rank - 1] / spectrum[rank], rel=0.07)
+    means = [{each["epoch"]: each for each in models["vae"]["epochs"]}[epoch] for epoch in (1, 10, 20, 50, 100)]
+    assert row("results.md", "Six models", "VAE, its means")[1:6] == [str(each["rank_of_means"]) for each in means]
+
+
+LABELS = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = log d", "dagmm": "DAGMM",
+          "isolation-forest": "IsolationForest", "one-class-svm": "OneClassSVM"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["thyroid", "arrhythmia"])
+def test_anomaly_tables(name):
+    content = json.loads((DATA / f"anomaly-{name}.json").read_text())
+    for found in content["rows"]:
+        shown = row(
+            "anomaly.md", name.capitalize(), LABELS[found["model"]] + ", z alone" * (found["residual"] is False)
+        )
+        for cell, metric in zip(shown[1:6], ("precision", "recall", "f1", "roc_auc", "average_precision"), strict=True):
+            values = found[metric]["values"]
+            assert cell == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+        assert shown[6] == str(len(values)) == "20"
+
+
+def test_steps_on_a_gpu():
+    sources = json.loads((DATA / "gpu-h100.json").read_text())["sources"]
+    shown = {tuple(cells[1:4]): cells for cells in tables("benchmarks.md", "GPU") if cells[0] == "irmae"}
+    rows = sources["throughput"]["rows"]
+    assert len(shown) == len(rows) == 4
+    for found in rows:
+        cells = shown[found["dataset"], str(found["batch_size"]), found["precision"]]
+        assert float(cells[4]) == pytest.approx(found["ms_per_step"], rel=5e-3)
+        assert float(cells[8]) == pytest.approx(found["reference_ms_per_step"], abs=0.05)
+        assert float(re.match(r"[\d.]+", cells[9])[0]) == pytest.approx(found["ratio"], abs=6e-3)
+    together = {first: others for first, *others in tables("benchmarks.md", "GPU") if first in "148"}
+    for found in sources["together"]["rows"]:
+        number = found.get("processes", found.get("streams"))
+        column = 2 if "streams" in found else int(found["mps"])
+        assert float(together[str(number)][column].replace(",", "")) == pytest.approx(
+            found["steps_per_second"], abs=0.6
+        )
