@@ -131,6 +131,7 @@ def compare_clusters(args: argparse.Namespace) -> None:
         "mean_confidence": float(probabilities.max(dim=1).values.mean()),
         "matched_class": {cluster: names[label] for cluster, label in matched.items()},
         "confusion": counts.tolist(),
+        "cautions": evaluation.cautions(trained, classified=len(labels)),
     }
     accuracy = f"{trained.name} on {args.dataset}: accuracy {numbers['accuracy']:.4f}"
     figure = plots.confusion(counts, names, matched, accuracy)
@@ -138,7 +139,8 @@ def compare_clusters(args: argparse.Namespace) -> None:
     print(
         f"{trained.name} on {args.dataset}: clustering accuracy {numbers['accuracy']:.4f}, NMI "
         f"{numbers['normalized_mutual_information']:.4f}, ARI {numbers['adjusted_rand_index']:.4f} on {len(labels):,} "
-        f"test images, {numbers['clusters_used']} of {model.num_classes} classes used; {path}"
+        f"test images, {numbers['clusters_used']} of {model.num_classes} classes used"
+        f"{evaluation.listed(numbers['cautions'])}; {path}"
     )
 
 
@@ -168,13 +170,15 @@ def train_classifier(args: argparse.Namespace) -> None:
 
     keys = ("supervised", "codes", "subset", "seed", "epochs", "batch_size", "lr")
     row = trained.summary() | {"train_size": size} | {key: getattr(args, key) for key in keys}
+    result["cautions"] = evaluation.cautions(trained, classified=len(test_labels))
     path = evaluation.output_path(args, "classification", trained.name, suffix=".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):  # another size of the training set may be finished just now
         files.write_json(path, {"runs": [*earlier_runs(path, row), row | result]})
     print(
         f"{trained.name} on {args.dataset}, {args.codes} codes, {size} labels ({args.subset}): "
-        f"test accuracy {result['test_accuracy']:.4f} (best seen {result['best_test_accuracy']:.4f}); {path}"
+        f"test accuracy {result['test_accuracy']:.4f} (best seen {result['best_test_accuracy']:.4f})"
+        f"{evaluation.listed(result['cautions'])}; {path}"
     )
 
 

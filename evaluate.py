@@ -7,10 +7,10 @@ python evaluate.py --dataset mnist --model-name ae irmae vae --features classifi
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import data
@@ -23,6 +23,9 @@ from utils import cli, files, isometry, latents, metrics
 from utils.errors import UserError
 
 PAIRS, DELTA = 1000, 0.01  # pairs of steps, and their length
+WIDTH = 120  # characters of the printed table
+DISTANCES = [f"fid{suffix}_{source}" for source in ("mvg", "gmm", "prior", "reconstruction") for suffix in ("", "_cls")]
+FIRST = ["mse", "rank", *DISTANCES, "effective_rank", "isometry", "ssim", "epochs", "parameters"]  # most telling first
 
 
 class Reference:
@@ -64,16 +67,11 @@ class Reference:
         return {"test_images": len(self.dataset), "features": names, "classifier_accuracy": accuracy}
 
 
-def reconstruction(trained: Trained, dataset: data.Dataset, codes: Tensor) -> dict[str, float]:
-    """Mean squared error and SSIM of all test images and their reconstructions; of rows of a file the error alone."""
-    if trained.config.file:
-        return {"mse": evaluation.reconstruction_error(trained, dataset, codes)}
-    squared = similarity = torch.zeros((), dtype=torch.float64, device=trained.device)
+def similarity(trained: Trained, dataset: data.Dataset, codes: Tensor) -> float:
+    """Mean SSIM of all test images and their reconstructions."""
     inputs = dataset.batches(trained.batch_size, trained.device)
-    for x, y in zip(inputs, trained.decode_batches(codes), strict=True):
-        squared = squared + F.mse_loss(y, x, reduction="none").mean(dim=(1, 2, 3)).double().sum()
-        similarity = similarity + ssim(y.double(), x.double()).sum()
-    return {"mse": float(squared) / len(dataset), "ssim": float(similarity) / len(dataset)}
+    found = [ssim(y.double(), x.double()) for x, y in zip(inputs, trained.decode_batches(codes), strict=True)]
+    return float(torch.cat(found).mean())
 
 
 def draw(trained: Trained, sampler: str, args: argparse.Namespace) -> Tensor | None:
@@ -103,7 +101,9 @@ def measure(trained: Trained, reference: Reference, args: argparse.Namespace) ->
     """The metrics of one checkpoint; what a model does not have (a prior, say) is None."""
     codes = trained.codes(reference.dataset)
     spectrum = latents.spectrum(codes)
-    row = reconstruction(trained, reference.dataset, codes)
+    row: dict = {"mse": evaluation.reconstruction_error(trained, reference.dataset, codes)}
+    if not trained.config.file:
+        row["ssim"] = similarity(trained, reference.dataset, codes)
 
     # Midpoints of the lines between random pairs of test images.
     partner = codes[torch.randperm(len(codes), generator=torch.Generator().manual_seed(args.seed))]
@@ -116,15 +116,26 @@ def measure(trained: Trained, reference: Reference, args: argparse.Namespace) ->
     row |= {"rank": spectrum.rank(), "effective_rank": spectrum.effective_rank()}
     row |= {"isometry": isometry_r(trained, codes, args.seed), "epochs": trained.epochs}
     row |= {"parameters": sum(p.numel() for p in trained.model.parameters()), "training_seconds": trained.seconds}
-    return {key: row.get(key) for key in COLUMNS}
+    fid = min(len(codes), args.fid_samples) if reference.extractors else None
+    classified = len(trained.dataset("test")) if reference.summary()["classifier_accuracy"] else None
+    found = evaluation.cautions(trained, rank=len(codes), fid=fid, classified=classified)
+    return {key: row.get(key) for key in COLUMNS} | {"cautions": found}
 
 
-def markdown(rows: list[dict]) -> str:
-    """The table as Markdown: the metrics that at least one of the models has."""
-    shown = {key: column for key, column in COLUMNS.items() if any(row[key] is not None for row in rows)}
-    header = ["model", *(column.title for column in shown.values())]
-    cells = [[row["model_name"], *(column.text(row[key]) for key, column in shown.items())] for row in rows]
-    return files.markdown_table(header, cells)
+def markdown(rows: list[dict], chosen: Sequence[str] | None = None, width: int | None = None) -> str:
+    """The table as Markdown, of the metrics that at least one of the models has.
+
+    Args:
+        chosen: the metrics to show; None: all, or with ``width`` (characters) as many of ``FIRST`` as fit.
+    """
+    keys = [key for key in chosen or (FIRST if width else COLUMNS) if any(row[key] is not None for row in rows)]
+    while True:
+        header = ["model", *(COLUMNS[key].title for key in keys)]
+        cells = [[row["model_name"], *(COLUMNS[key].text(row[key]) for key in keys)] for row in rows]
+        table = files.markdown_table(header, cells)
+        if chosen or width is None or table.index("\n") <= width or len(keys) < 2:
+            return table
+        keys.pop()
 
 
 def main() -> None:
@@ -138,6 +149,10 @@ def main() -> None:
     add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=what)
     add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples to compare with test images")
     add("-d", type=cli.positive, default=4, help="Gaussians of gmm")
+    what = (
+        f"of the printed table (default: the most telling ones that fit into {WIDTH} characters): {', '.join(COLUMNS)}"
+    )
+    add("--columns", nargs="+", choices=list(COLUMNS), metavar="NAME", help=what)
     evaluation.add_flags(parser, several=True)
     args = parser.parse_args()
     if "none" in args.features and len(set(args.features)) > 1:
@@ -157,8 +172,11 @@ def main() -> None:
     files.write_json(path, rows)
     files.write_csv(path.with_suffix(".csv"), [{key: row[key] for key in ("model_name", *COLUMNS)} for row in rows])
     files.write_text(path.with_suffix(".md"), markdown(rows))
-    print(markdown(rows), end="")
-    print(f"metrics of {len(rows)} model{'s' * (len(rows) > 1)} on {args.dataset}: {path}, .csv and .md")
+    print(markdown(rows, args.columns, WIDTH), end="")
+    for row in rows:
+        if row["cautions"]:
+            print(f"{row['model_name']}: {'; '.join(row['cautions'])}")
+    print(f"all metrics of {len(rows)} model{'s' * (len(rows) > 1)} on {args.dataset}: {path}, .csv and .md")
 
 
 if __name__ == "__main__":

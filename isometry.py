@@ -90,6 +90,7 @@ def measure(trained: Trained, args: argparse.Namespace) -> Measured:
     numbers = {"images": len(dataset), "delta": args.delta, "seed": args.seed, "pairs": args.pairs}
     numbers |= {f"num_pairs_{kind}": len(values) for kind, values in codes.items()}
     numbers["mse"] = evaluation.reconstruction_error(trained, dataset, trained.codes(dataset))
+    numbers["cautions"] = evaluation.cautions(trained)
     numbers["isometry"] = correlation[args.pairs]["mse-difference"]
     for kind, values in correlation.items():
         numbers |= {
@@ -196,7 +197,10 @@ def main() -> None:
     files.write_text(path.with_suffix(".md"), table(rows))
     print(f"figure: {path}")
     print(table(rows), end="")
-    found = ", ".join(f"{row['model_name']} {Column('', '.4f').text(row['isometry'])}" for row in rows)
+    found = ", ".join(
+        f"{row['model_name']} {Column('', '.4f').text(row['isometry'])}{evaluation.listed(row['cautions'])}"
+        for row in rows
+    )
     about = f"{args.dataset}, mse, {args.pairs} pairs, δ = {args.delta:g}"
     print(f"Pearson r of inner products in latent and data space ({about}): {found}")
 

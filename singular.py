@@ -25,7 +25,7 @@ def measure(trained: Trained, size: int | None, threshold: float) -> dict:
     chosen = latents.spectrum(codes)
     row = trained.summary() | {"images": len(dataset), "threshold": threshold, "rank": chosen.rank(threshold)}
     row |= {"effective_rank": chosen.effective_rank(), "largest_singular_value": chosen.largest}
-    row["spectrum"] = chosen.values.tolist()
+    row |= {"cautions": evaluation.cautions(trained, rank=len(codes)), "spectrum": chosen.values.tolist()}
     if models.find(config.model).has_distribution(models.options(config.model) | config.options):
         for kind, encode in (("sample", trained.sample_codes), ("mean", trained.encode)):
             found = latents.spectrum(encode(dataset))
@@ -57,8 +57,7 @@ def report(row: dict) -> str:
         other = "means" if row["posterior"] == "sample" else "samples"
         line += f"; of {other} {row[other]['rank']} and {row[other]['effective_rank']:.2f}"
     line += f" ({row['images']:,} test images of {row['dataset']})"
-    if row["images"] <= len(row["spectrum"]):
-        line += f"; so few have at most rank {row['images'] - 1}, whatever the model"
+    line += evaluation.listed(row["cautions"])
     if "factors" in row:
         line += "\n  R² of the factors from the codes: " + ", ".join(f"{k} {v:.2f}" for k, v in row["factors"].items())
     return line

@@ -79,7 +79,8 @@ def about(result: Result) -> list[str]:
             known = f" (test accuracy {accuracy:.4f})" if accuracy else ""
             kind = f"FID_cls by the features of a classifier of this data set{known}: not comparable with a published "
             kind += "FID, but in its order"
-        sentences.append(f"{kind}; {budget['fid_samples']:,} samples against the test images.")
+        biased = ", fewer than 10,000: biased upwards" * (budget["fid_samples"] < 10_000)
+        sentences.append(f"{kind}; {budget['fid_samples']:,} samples against the test images{biased}.")
     if result.table.published and result.dataset != result.table.dataset:
         sentences.append(f"The published numbers are of {result.table.dataset} and so not shown beside these.")
     return sentences
@@ -88,8 +89,7 @@ def about(result: Result) -> list[str]:
 def markdown(result: Result) -> str:
     """A section: title, provenance, table, and what of the published order was found."""
     parts = [f"## {result.table.title}", "\n".join(about(result)), files.markdown_table(*texts_of(result)).rstrip()]
-    if sentences := claims(result):
-        parts.append("\n".join(f"- {sentence}" for sentence in sentences))
+    parts += ["\n".join(f"- {sentence}" for sentence in claims(result))] * bool(claims(result))
     return "\n\n".join(parts) + "\n"
 
 

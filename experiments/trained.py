@@ -188,13 +188,13 @@ def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | 
 
 def build(path: Path, saved: Checkpoint, device: torch.device, data_path: str | Path | None = None) -> Trained:
     """The trained model of the content of a checkpoint. Raises UserError where its weights are not usable."""
-    config = saved.config
     with integrity.refusing(path):
-        place = data_path or data.recorded_path(config.dataset, config.data_path, path) or data.DEFAULT_PATH
-        config = replace(config, data_path=str(place))
+        recorded = data.recorded_path(saved.config.dataset, saved.config.data_path, path)
+        config = replace(saved.config, data_path=str(data_path or recorded or data.DEFAULT_PATH))
         model = config.build_model()
         integrity.check(saved, model, path)
         model.load_state_dict(saved.weights)
     devices.prepare(model, device).eval()
     seconds = sum(row["seconds"] for row in saved.metrics) if saved.metrics else None
-    return Trained(path.name, path, model, config, device, saved.epoch or None, seconds, saved.provenance)
+    epochs = saved.epoch if saved.epoch or saved.provenance else None
+    return Trained(path.name, path, model, config, device, epochs, seconds, saved.provenance)

@@ -76,7 +76,8 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path):
     page.feed(text)
     assert page.open == [] and page.tags.count("tr") == 6 and "details" in page.tags
     assert all(source.startswith("data:image/png;base64,") for source in page.sources) and page.sources
-    assert "://" not in text and "&lt;b&gt;" in text and "python &lt;this&gt;" in text
+    assert "://" not in text and "&lt;b&gt;" in text and "<code>python &lt;this&gt;</code>" in text
+    assert "`" not in text and "10 samples against the test images, fewer than 10,000: biased upwards" in text
 
 
 def test_where_the_numbers_were_made_comes_from_the_cells():

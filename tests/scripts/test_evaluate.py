@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from conftest import assert_refused
 
 import data
+import evaluate as evaluate_script
+from experiments import evaluation, run
 from experiments import fid_features as features
-from experiments import run
 from experiments.trained import load
 from models.layers.ssim import ssim
 from utils import latents, metrics
@@ -104,10 +105,36 @@ def test_only_models_with_a_prior_are_sampled_from_it(everything):
     assert rows["vae"]["fid_cls_prior"] > 0
     assert rows["ae"]["fid_cls_prior"] is None and "defines no prior" in result.out
     lines = (folder / "ae+irmae+vae.md").read_text().splitlines()
-    assert len(lines) == 5 and "–" in lines[2] and lines[0] in result.out
+    assert len(lines) == 5 and "–" in lines[2]
     table = list(csv.DictReader(io.StringIO((folder / "ae+irmae+vae.csv").read_text())))
     assert [row["model_name"] for row in table] == ["ae", "irmae", "vae"]
     assert float(table[1]["mse"]) == rows["irmae"]["mse"] and table[0]["fid_cls_prior"] == ""
+
+
+def test_the_printed_table_fits_a_terminal_and_shows_what_is_asked(everything):
+    result, rows, folder = everything
+    printed = [line for line in result.out.splitlines() if line.startswith("|")]
+    assert len(printed) == 5 and max(map(len, printed)) <= 120
+    assert all(title in printed[0] for title in ("MSE", "rank", "FID_cls mvg"))
+    assert len((folder / "ae+irmae+vae.md").read_text().splitlines()[0]) > 120
+    many = [row | {"model_name": "a-long-name-of-a-model" * 3} for row in rows.values()]
+    assert max(map(len, evaluate_script.markdown(many, None, 120).splitlines())) <= 120
+    asked = evaluate_script.markdown(list(rows.values()), ["epochs", "fid_mvg", "rank"], 120)
+    assert [cell.strip() for cell in asked.splitlines()[0].split("|")[1:-1]] == ["model", "epochs", "rank"]
+
+
+def test_numbers_say_how_large_their_sample_is(everything, trained):
+    result, rows, _ = everything
+    assert f"FID of only 300 images, fewer than {10_000:,}" in result.out
+    # 360 test images: enough codes for n = 16, too few for an accuracy; these trainings are finished.
+    assert [text.split(" only")[0] for text in rows["ae"]["cautions"]] == ["FID of", "accuracy on"]
+    model = load(trained / "digits" / "ae")
+    assert evaluation.cautions(model, rank=160, fid=10_000, classified=1000) == []
+    model.epochs = 1
+    found = evaluation.cautions(model, rank=159, fid=9_999, classified=999)
+    starts = ["checkpoint after 1 of 2 epochs", "rank of only 159 codes", "FID of only 9,999", "accuracy on only 999"]
+    assert all(text.startswith(start) for text, start in zip(found, starts, strict=True))
+    assert evaluation.cautions(model) == found[:1]
 
 
 @torch.no_grad()
@@ -215,5 +242,6 @@ def test_bad_input(trained, tmp_path, call):
     assert_refused(result, "--fid-samples", "whole number from 2", "found 1")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--features", "none", "classifier")
     assert_refused(result, "--features none classifier")
+    assert_refused(evaluate(call, trained, tmp_path, "--columns", "fid"), "--columns", "'fid'")
     result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 1)
     assert_refused(result, "1 test image", "at least 2", "--test-size")
