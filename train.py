@@ -9,6 +9,7 @@ torchrun --nproc_per_node=2 train.py --gpu -l 8     the same, on two GPUs
 """
 
 import contextlib
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from tqdm import tqdm
 import data
 from experiments import samples, train_flags
 from experiments.logs import Logs
+from experiments.progress import Pace
 from experiments.run import Checkpoint, Run, RunConfig, read
 from models.base import Autoencoder
 from utils import checkpoint, cli, devices, distributed, interrupt, loop
@@ -114,10 +116,12 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
     """The remaining epochs: train, validate, save, and show the losses."""
     state, config, name, signals = run.state, run.state.config, run.path.name, Interrupt()
     logs = Logs(run.path)
+    steps, epochs = -(-len(step.dataset) // config.batch_size), config.epochs - state.epoch
+    pace = Pace(name, run.device, epochs, epochs * steps - state.step)
     scheduler = LambdaLR(run.optimizer, run.lr_factor, last_epoch=state.epoch - 1)
     while state.epoch < config.epochs:
         run.started = time.monotonic()
-        totals = train_epoch(run, step, signals)
+        totals = train_epoch(run, step, signals, pace)
         valid_losses = validate(run, valid_set, signals)
         if valid_losses is None:
             save_and_exit(run, totals, signals.poll())
@@ -138,11 +142,12 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
         status = signals.poll()
         if status and state.epoch < config.epochs:
             save_and_exit(run, loop.Totals(), status)
+    print(f"curves of all runs: tensorboard --logdir {shlex.quote(str(logs.folder.parent))}")
     epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
     print(f"{name} on {config.dataset}: validation loss {row['valid_loss']:.5f} after {epochs}; saved {run.path}")
 
 
-def train_epoch(run: Run, step: loop.Step, signals: Interrupt) -> loop.Totals:
+def train_epoch(run: Run, step: loop.Step, signals: Interrupt, pace: Pace) -> loop.Totals:
     """The epoch under way: all of it, or what an interrupted run has not seen. Returns the losses of all processes."""
     state, config = run.state, run.state.config
     totals = loop.Totals(**state.running) if distributed.rank() == 0 else loop.Totals()
@@ -152,8 +157,9 @@ def train_epoch(run: Run, step: loop.Step, signals: Interrupt) -> loop.Totals:
     with tqdm(desc=title, total=length, initial=state.step, leave=False, disable=hidden()) as bar:
         for _ in steps:
             state.step += 1
+            pace.step(totals.means)
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
-                bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", refresh=False)  # of this process
+                bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", **pace.left(), refresh=False)  # of this process
             request = signals.poll(save=time.monotonic() - run.saved > SAVE_EVERY, now=False)
             if request > Interrupt.SAVE:
                 save_and_exit(run, totals.of_all_processes(), request)
@@ -203,7 +209,7 @@ def save_and_exit(run: Run, totals: loop.Totals, status: int) -> NoReturn:
     with contextlib.suppress(OSError):  # the terminal may have gone
         print(
             f"{run.path.name}: interrupted in epoch {run.state.epoch + 1} after {run.state.step} steps; "
-            f"saved {run.path}; the same command with --resume goes on",
+            f"saved {run.path}: the evaluation scripts take it as it is; the same command with --resume goes on",
             flush=True,
         )
     sys.exit(status)
