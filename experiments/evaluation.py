@@ -43,7 +43,7 @@ def add_flags(
 def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
     """The trained model ``name``, else ``--model-name``, else the newest. Raises UserError for a flag against it."""
     name = args.model_name if name is None else name
-    path = checkpoint.path_of(args.checkpoint, args.dataset, newest(args) if name is None else name)
+    path = checkpoint.path_of(args.checkpoint, args.dataset, newest(args) if name is None else name, reading=True)
     saved = read(path)
     check_flags(args, saved.config, path)
     if not saved.config.file:
@@ -60,11 +60,16 @@ def all_from_args(args: argparse.Namespace) -> list[Trained]:
 
 
 def newest(args: argparse.Namespace) -> str:
-    """The name of the newest checkpoint of ``--dataset``, which is printed. Raises UserError if there is none."""
+    """The name of the newest checkpoint of ``--dataset`` that is none of reproduce.py's, which is printed.
+
+    Raises UserError if there is none.
+    """
     folder = Path(args.checkpoint) / args.dataset
-    names = checkpoint.available(folder)
+    names = checkpoint.available(folder, groups=False)
     if not names:
         advice = f"train one first: python train.py --dataset {args.dataset}"
+        if others := checkpoint.available(folder):
+            advice = f"of reproduce.py's give one by --model-name: {', '.join(others[:3])} ..."
         raise UserError(f"{folder}: no checkpoint there (--checkpoint, --dataset); {advice}")
     print(f"using the newest checkpoint of {args.dataset}: {folder / names[0]}")
     return names[0]

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from utils.errors import UserError
 from utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that plan.py gives to checkpoints
 
 
 class Failed(Exception):
@@ -36,8 +34,9 @@ def trained_before(folder: Path, groups: list[Group]) -> dict[tuple[str, str], s
     found = {}
     names = {group.name for group in groups}
     for dataset in {group.training.run.dataset for group in groups if group.training}:
+        own = checkpoint.available(folder / dataset, groups=False)
         for name in checkpoint.available(folder / dataset):
-            if name in names or not OF_A_GROUP.fullmatch(name):  # others, maybe hundreds, name another configuration
+            if name in own or name in names:  # others, maybe hundreds, name another configuration
                 with suppress(UserError):
                     saved = run.read(folder / dataset / name)
                     if saved.step == 0:

@@ -18,21 +18,30 @@ from utils.errors import UserError, exhausted
 from utils.files import replacing
 
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
-NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt"}
+NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt", ".yaml"}
+BEST = ".best"  # ends the name of the checkpoint of a run's best epoch
+BESIDE = (".csv", ".samples", ".yaml", BEST)  # what a run has beside its checkpoint
+OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that reproduce.py gives to checkpoints
 MAGIC_BYTES = (b"PK", b"\x80\x02")  # of the files that torch.save writes, today and before 2020
 LONGEST_NAME = 200  # bytes: file systems take 255, and results add to it
 
 
-def path_of(folder: str | Path, dataset: str, name: str) -> Path:
-    """``<folder>/<dataset>/<name>``, the place of the published release."""
+def path_of(folder: str | Path, dataset: str, name: str, reading: bool = False) -> Path:
+    """``<folder>/<dataset>/<name>``, the place of the published release.
+
+    Only for ``reading``: a name in ``previous/``, of a run that was moved there, and that of a best epoch.
+    """
+    given, name = name, name.removeprefix("previous/") if reading else name
     if not name or Path(name).name != name:
-        raise UserError(f"--model-name {name!r}: expected a plain file name, without folders")
+        raise UserError(f"--model-name {given!r}: expected a plain file name, without folders")
     if len(os.fsencode(name)) > LONGEST_NAME:
         raise UserError(f"--model-name {name[:30]}...: expected at most {LONGEST_NAME} bytes")
     if Path(name).suffix.lower() in NOT_CHECKPOINTS or name.startswith("."):
         endings = ", ".join(sorted(NOT_CHECKPOINTS))
         raise UserError(f"--model-name {name!r}: expected a name that begins with no dot and ends in none of {endings}")
-    path = Path(folder) / dataset / name
+    if name.endswith(BEST) and not reading:
+        raise UserError(f"--model-name {name!r}: {BEST} ends the names of best epochs (--keep-best): choose another")
+    path = Path(folder) / dataset / given
     if name in RESERVED or path.is_dir():
         raise UserError(f"--model-name {name!r}: {path} is a folder, for curves or earlier runs: choose another name")
     return path
@@ -127,15 +136,16 @@ def damaged(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: {reason}: train again")
 
 
-def available(folder: Path) -> list[str]:
-    """Names of the checkpoints in a folder, the newest first."""
+def available(folder: Path, groups: bool = True) -> list[str]:
+    """Names of the checkpoints in a folder, the newest first; not ``groups``: none of reproduce.py's, no best epoch."""
     found = []
     for file in folder.glob("[!.]*"):
         if file.is_file() and file.suffix.lower() not in NOT_CHECKPOINTS:
             with contextlib.suppress(OSError), open(file, "rb") as stream:
                 if stream.read(2) in MAGIC_BYTES:  # as the files of torch.save begin
                     found.append((file.stat().st_mtime, file.name))
-    return [name for _, name in sorted(found, key=lambda each: each[0], reverse=True)]
+    names = [name for _, name in sorted(found, key=lambda each: each[0], reverse=True)]
+    return [name for name in names if groups or not (name.endswith(BEST) or OF_A_GROUP.fullmatch(name))]
 
 
 def not_finite(weights: dict[str, torch.Tensor]) -> list[str]:
@@ -144,7 +154,10 @@ def not_finite(weights: dict[str, torch.Tensor]) -> list[str]:
 
 
 def archive_previous_run(path: Path) -> Path | None:
-    """Move an earlier run's checkpoint, CSV and samples into ``previous/``, so that no run is ever overwritten."""
+    """Move an earlier run's checkpoint and what is beside it into ``previous/``, so that no run is ever overwritten.
+
+    Its curves stay beside those of other runs, under the new name.
+    """
     if not path.exists():
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
@@ -157,7 +170,10 @@ def archive_previous_run(path: Path) -> Path | None:
         path.unlink()
     else:
         path.rename(target)
-    for ending in (".csv", ".samples"):
+    for ending in BESIDE:
         if (beside := path.with_name(path.name + ending)).exists():
             beside.rename(target.with_name(target.name + ending))
+    curves = path.parent / "tensorboard" / path.name
+    if curves.is_dir():
+        curves.rename(curves.with_name(target.name))
     return target

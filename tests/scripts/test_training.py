@@ -163,7 +163,7 @@ def test_two_runs_of_one_name_never_meet(tmp_path, call):
     process.communicate(timeout=60)
     assert process.returncode == 143
     assert sorted(file.name for file in (tmp_path / "digits").iterdir()) == [
-        "other", "other.csv", "tensorboard", "vae", "vae.csv"
+        "other", "other.csv", "other.yaml", "tensorboard", "vae", "vae.csv", "vae.yaml"
     ]  # fmt: skip
     done = checkpoint.load(tmp_path / "digits" / "vae")["epoch"]
     assert call("train.py", *command, "--epochs", done + 1, "--resume").status == 0
@@ -266,9 +266,36 @@ def test_training_again_sets_the_first_run_aside(tmp_path, call):
     first = weights(tmp_path)
     result = call(*command, "--seed", 5)
     assert "the earlier" in result.out
-    (kept,) = [file for file in (tmp_path / "digits" / "previous").iterdir() if file.suffix != ".csv"]
+    (kept,) = [file for file in (tmp_path / "digits" / "previous").iterdir() if not file.suffix]
     assert same(checkpoint.load(kept)["weights"], first)
     assert not same(weights(tmp_path), first)
+    curves = tmp_path / "digits" / "tensorboard"
+    assert sorted(folder.name for folder in curves.iterdir()) == ["vae", kept.name]
+    assert all(len(list(folder.iterdir())) == 1 for folder in curves.iterdir())
+    assert f"tensorboard --logdir {curves}" in result.out
+    flags = ("--dataset", "digits", "--checkpoint", tmp_path, "--save-path", tmp_path / "results")
+    result = call("singular.py", *flags, "--model-name", f"previous/{kept.name}", "vae")
+    assert result.status == 0, result.err
+    assert (tmp_path / "results" / "digits" / "singular" / f"{kept.name}+vae.json").is_file()
+    result = call("generation.py", *flags, "--model-name", f"previous/{kept.name}", "--task", "reconstruction")
+    assert (tmp_path / "results" / "digits" / "reconstruction" / f"{kept.name}.png").is_file()
+    for name in ("previous/none", f"previous/../previous/{kept.name}", "previous/", "/etc/passwd"):
+        assert_refused(call("singular.py", *flags, "--model-name", name), name)
+    assert_refused(call(*command, "--model-name", f"previous/{kept.name}"), "--model-name", "without folders")
+
+
+def test_the_newest_checkpoint_is_none_of_a_table(uninterrupted, tmp_path, call):
+    """Those of reproduce.py and of best epochs are used where they are named, and never because they are the newest."""
+    (tmp_path / "digits").mkdir()
+    flags = ("singular.py", "--dataset", "digits", "--checkpoint", tmp_path, "--save-path", tmp_path / "results")
+    for name in ("vae-0123456789", "vae", "vae.best", "vae-89abcdef01"):
+        if name == "vae":
+            assert_refused(call(*flags), "no checkpoint", "--model-name", "vae-0123456789")
+        shutil.copyfile(uninterrupted / "digits" / "vae", tmp_path / "digits" / name)
+    result = call(*flags)
+    assert result.status == 0 and f"newest checkpoint of digits: {tmp_path / 'digits' / 'vae'}\n" in result.out
+    for name in ("vae.best", "vae-89abcdef01"):
+        assert call(*flags, "--model-name", name).status == 0
 
 
 def test_divergence_has_its_own_exit_status_and_saves_nothing(tmp_path, call):
