@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.base import Autoencoder
 from utils import checkpoint, loop
-from utils.errors import UserError, exhausted
+from utils.errors import Diverged, UserError, exhausted
 
 PLAIN = (str, int, float, type(None))
 
@@ -75,6 +75,19 @@ def check(saved: Any, model: Autoencoder, path: Path) -> None:
             parts.append(f"step {saved.step} of an epoch of {model.train_size} images")
         if wrong := next(filter(None, parts), None):
             raise checkpoint.damaged(path, f"its content is not that of the {saved.config.model} it names ({wrong})")
+
+
+def check_finite(
+    losses: dict[str, float], model: Autoencoder, optimizer: torch.optim.Optimizer, path: Path, epoch: int
+) -> None:
+    """Raises Diverged where a loss, a weight or a moment of the optimiser is not a finite number."""
+    wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
+    wrong += [f"weights {key}" for key in checkpoint.not_finite(model.state_dict())]
+    for number, state in optimizer.state_dict()["state"].items():
+        wrong += [f"{key} of parameter {number}" for key in checkpoint.not_finite(state)]
+    if wrong:
+        kept = f"{path} holds the last good state" if path.exists() else "nothing was saved"
+        raise Diverged(f"the training diverged in epoch {epoch} ({', '.join(wrong[:3])}); {kept}; try a lower --lr")
 
 
 def checked_progress(saved: Any, path: Path) -> Any:

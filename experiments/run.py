@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,11 @@ import torch
 
 import data
 import models
-from experiments import formats, integrity
+from experiments import config_file, formats, integrity
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
-from utils.errors import Diverged, UserError
+from utils.errors import UserError
 
 
 @dataclass
@@ -187,14 +186,8 @@ class Run:
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
         config = self.state.config.to_dict()
         checkpoint.save(self.path, {"format": formats.FORMAT, **vars(self.state), "config": config})
+        config_file.write(self.path, self.state.config, self.device.type == "cuda")
 
     def check_finite(self, losses: dict[str, float]) -> None:
         """Raises Diverged where a loss, a weight or a moment of the optimiser is not a finite number."""
-        wrong = [f"{key} = {value}" for key, value in losses.items() if not math.isfinite(value)]
-        wrong += [f"weights {key}" for key in checkpoint.not_finite(self.model.state_dict())]
-        for number, state in self.optimizer.state_dict()["state"].items():
-            wrong += [f"{key} of parameter {number}" for key in checkpoint.not_finite(state)]
-        if wrong:
-            found = f"the training diverged in epoch {self.state.epoch + 1} ({', '.join(wrong[:3])})"
-            kept = f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved"
-            raise Diverged(f"{found}; {kept}; try a lower --lr")
+        integrity.check_finite(losses, self.model, self.optimizer, self.path, self.state.epoch + 1)

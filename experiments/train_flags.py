@@ -6,8 +6,9 @@ from typing import Any
 
 import data
 import models
-from experiments import run
+from experiments import config_file, run
 from experiments.presets import PRESETS
+from experiments.train_help import Help
 from utils import checkpoint, cli, devices
 from utils.errors import UserError
 from utils.schedules import SCHEDULES
@@ -17,9 +18,12 @@ MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_ever
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser("Train any model of the repository on any of its data sets.")
+    parser = cli.Parser("Train any model of the repository on any of its data sets.", add_help=False)
+    parser.add_argument("-h", "--help", action=Help)
     presets = f"flags of an experiment, each of which a flag overrides: {cli.titles(PRESETS)}"
-    parser.add_argument("--preset", choices=list(PRESETS), help=presets)
+    what = "flags by name, such as lr: 0.001, each of which a flag overrides; each checkpoint has such a file beside it"
+    parser.add_argument("--config", metavar="FILE.yaml", help=what)
+    parser.add_argument("--preset", choices=list(PRESETS), metavar="NAME", help=presets)
     add = cli.add_data(parser, data.DATASETS, data.name_of_file).add_argument
     add("--train-size", type=cli.positive, metavar="N", help="images per epoch (default: all; shape 50000)")
     add("--valid-size", type=cli.positive, metavar="N", help="validation images (default: all; shape 10000)")
@@ -29,7 +33,8 @@ def make_parser() -> cli.Parser:
     add("--squares", choices=data.shapes.SQUARES, help=what)
     add_file_options(parser)
     add = cli.add_model(parser).add_argument
-    add("--model", choices=list(models.MODELS), help="the model (default: what -l and --vae say, else ae)")
+    what = f"the model, of {', '.join(models.MODELS)} (default: what -l and --vae say, else ae)"
+    add("--model", choices=list(models.MODELS), metavar="MODEL", help=what)
     networks = f"the networks (default: those the model is published with): {cli.titles(models.ARCHS)}"
     networks += "; of a file: relu:512-256 (default) or mlp:512-256 (tanh), hidden layers of these widths, or conv"
     add("--arch", type=arch_name, metavar="ARCH", help=networks)
@@ -53,9 +58,11 @@ def make_parser() -> cli.Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The arguments of train.py: typed, of ``--preset``, of the checkpoint with ``--resume``, else the defaults."""
+    """Arguments: typed, of ``--config``, of ``--preset``, of the checkpoint with ``--resume``, else the defaults."""
     parser = make_parser()
     given = parser.parse_given(arguments)
+    if "config" in given:
+        given = config_file.read(given["config"], parser) | given
     preset = PRESETS[given["preset"]].flags if "preset" in given else {}
     if given.get("dataset", preset.get("dataset")) != preset.get("dataset"):  # another than the preset's
         preset = {key: value for key, value in preset.items() if key not in data.UNRECORDED}
@@ -126,10 +133,10 @@ def add_options(parser: cli.Parser) -> None:
         for key, flag in new.items():
             seen.add(key)
             values = {other: models.options(other)[key] for other in models.MODELS if key in models.flags(other)}
-            text = str(values[name])
-            if len(set(values.values())) > 1:  # the models that share the flag differ
-                text = ", ".join(f"{other} {value}" for other, value in values.items())
-            flag.add_to(group, key, flag.help + ("" if flag.switch else f" (default: {text})"))
+            text = ", ".join(f"of {other}: {value}" for other, value in values.items())
+            if len(set(values.values())) == 1 and len(values) > 1:
+                text = f"of {', '.join(values)}: {values[name]}"
+            flag.add_to(group, key, flag.help + ("" if flag.switch else f" (default {text})"))
 
 
 def resume_flags(args: argparse.Namespace) -> dict[str, object]:

@@ -27,8 +27,10 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors that suggest the flag that was meant; underscores in a flag are dashes."""
 
-    def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+    source = ""  # of the flags, in front of an error, where it is not the command line
+
+    def __init__(self, description: str, **options: Any):
+        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args=None, namespace=None):
         words = []
@@ -56,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(flag, known, 1)
             message += f"; did you mean {near[0]}?" if near else f"; see python {self.prog} --help"
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
 
 
 def titles(table: Mapping[str, Any]) -> str:

@@ -407,3 +407,13 @@ def test_help_groups_the_flags(script, call):
     for words in ("data:", "model:", "computation:", "files:", "--data-path", "--gpu", "--seed", "--checkpoint"):
         assert words in result.out
     assert "default: None" not in result.out
+
+
+def test_help_of_a_model_has_its_flags_and_that_of_all_has_every_one(call):
+    shown = {name: call("train.py", "--help", *name.split()).out for name in ("", "all", "dagmm")}
+    assert call("train.py", "-h").out == shown[""]
+    for words, where in {"--linear-layers": ("", "all"), "--lambda-energy": ("all", "dagmm"), "--gpu": ("", "all"),
+                         "--components": ("all", "dagmm"), "--sub-dim": ("all",)}.items():  # fmt: skip
+        assert {name for name, text in shown.items() if words in text} == set(where), words
+    assert "default of irmae: 8" in shown[""]
+    assert_refused(call("train.py", "--help", "nothing"), "invalid choice: 'nothing'", "dagmm")

@@ -89,7 +89,7 @@ def test_what_two_processes_begin_one_ends(call, tmp_path):
     output, _ = process.communicate(timeout=120)
     assert output.count("with --resume goes on") == 1, output
     assert 1 <= run.read(path).epoch < 3
-    assert sorted(file.name for file in path.parent.iterdir()) == ["irmae", "irmae.csv", "tensorboard"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["irmae", "irmae.csv", "irmae.yaml", "tensorboard"]
     assert len(list((path.parent / "tensorboard" / "irmae").iterdir())) == 1
 
     for folder in ("two", "alone"):
