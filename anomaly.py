@@ -3,6 +3,7 @@
 
 python anomaly.py --dataset thyroid                      20 runs of every model, on all cores
 python anomaly.py --dataset my.csv --models radogaga-log isolation-forest --runs 5
+python anomaly.py --model results/my-csv/anomaly/isolation-forest.pt --score new.csv
 """
 
 import argparse
@@ -10,33 +11,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data import tabular
-from data.table import Scaler, Table, halves
-from experiments import seeded_runs
+from data.table import Table, halves
+from experiments import detectors, seeded_runs
 from experiments.anomaly_presets import OVERRIDES, PRESETS, Settings
-from utils import cli, devices, files
+from utils import cli, devices, files, flags, plots
 from utils.errors import UserError
 
 METRICS = ("precision", "recall", "f1", "roc_auc", "average_precision")
 TITLES = seeded_runs.TITLES | {"isolation-forest": "IsolationForest", "one-class-svm": "OneClassSVM"}
-
-
-def scores_of(
-    run: str, train: torch.Tensor, test: torch.Tensor, settings: Settings, seed: int, device: torch.device
-) -> np.ndarray:
-    """Train on normal vectors and score others, higher the stranger: ``(N, D)`` and ``(M, D)`` to ``(M,)``."""
-    from sklearn.ensemble import IsolationForest
-    from sklearn.svm import OneClassSVM
-
-    if settings["model"] == "isolation-forest":
-        forest = IsolationForest(n_estimators=settings["n_estimators"], random_state=seed).fit(train.numpy())
-        return -forest.score_samples(test.numpy())
-    if settings["model"] == "one-class-svm":  # its cost grows with the square of the samples
-        kept = np.random.default_rng(seed).permutation(len(train))[: settings["train_size"]]
-        return -OneClassSVM(nu=settings["nu"]).fit(train.numpy()[kept]).score_samples(test.numpy())
-    return seeded_runs.train_and_score(run, train, test, settings, seed, device)
 
 
 def measure(scores: np.ndarray, anomaly: np.ndarray, ratio: float, seed: int) -> dict[str, float]:
@@ -54,16 +38,22 @@ def measure(scores: np.ndarray, anomaly: np.ndarray, ratio: float, seed: int) ->
     return dict(zip(METRICS, map(float, values), strict=True))
 
 
-def run_once(table: Table, model: str, settings: Settings, seed: int, gpu: bool) -> dict:
-    """One run: split, normalise, train, score. The split depends on the seed alone, so every model has the same."""
+def run_once(table: Table, model: str, settings: Settings, seed: int, gpu: bool, path: Path | None = None) -> dict:
+    """One run: split, normalise, train, score. The split depends on the seed alone, so every model has the same.
+
+    ``path``: where the trained model is saved.
+    """
     started = time.monotonic()
     run = f"{model}, seed {seed}"
     train, test = halves(table, seed)
-    scale = Scaler(table.rows(train))
-    normal = scale(table.rows(train[~table.anomaly[train]]))
-    scores = scores_of(run, normal, scale(table.rows(test)), settings, seed, devices.choose(gpu))
-    metrics = measure(seeded_runs.require_scores(run, scores), table.anomaly[test], float(table.anomaly.mean()), seed)
-    return {"model": model, "seed": seed, **metrics, "seconds": round(time.monotonic() - started, 2)}
+    detector = detectors.fit(run, table.rows(train), settings, seed, devices.choose(gpu))
+    scores = seeded_runs.require_scores(run, detector.scores(table.rows(test)))
+    row: dict = {"model": model, "seed": seed}
+    if table.labelled:
+        row |= measure(scores, table.anomaly[test], float(table.anomaly.mean()), seed)
+    if path:
+        detectors.save(path, detector, table.fingerprint())
+    return row | {"seconds": round(time.monotonic() - started, 2)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     names = "; ".join(f"{name}: {title}" for name, title in tabular.DATASETS.items()).replace("%", "%%")
     group.add_argument("--dataset", metavar="NAME|FILE", help=f"{names}; or your own file (default: thyroid)")
     group.add_argument("--data-path", default="./datasets", metavar="DIR|FILE", help="its folder; or your own file")
-    label = "of your own file: which rows are anomalies (default: by its name)"
+    label = "of your own file: which rows are anomalies (default: by its name); none: it has no labels"
     group.add_argument("--label", metavar="COLUMN", help=label)
     group.add_argument("--ignore", nargs="+", default=[], metavar="COLUMN", help="of your own file: no features")
     group.add_argument("--drop-constant", action="store_true", help="leave constant columns out of your own file")
@@ -91,8 +81,14 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--batch-size", type=cli.positive, metavar="B", help="samples at a time")
     group.add_argument("--lr", type=cli.positive_float, metavar="RATE", help="learning rate of Adam")
     seeded_runs.add_flags(parser.add_argument_group("computation"), runs=20)
-    cli.add_results(parser.add_argument_group("files"))
+    group = parser.add_argument_group("files")
+    cli.add_results(group)
+    group.add_argument("--model", metavar="FILE", help="with --score: a model that an earlier call saved")
+    group.add_argument("--score", metavar="FILE", help="only score the rows of a table with --model")
+    flags.add_figures(group)
     args = parser.parse_args()
+    if bool(args.model) != bool(args.score):
+        raise UserError(f"--{'model' if args.model else 'score'}: --model FILE and --score FILE need each other")
     args.dataset = args.dataset or (args.data_path if Path(args.data_path).is_file() else "thyroid")
     if args.dataset.lower() in tabular.DATASETS and not Path(args.dataset).exists():
         args.dataset = args.dataset.lower()
@@ -118,9 +114,7 @@ def check_halves(table: Table, seeds: list[int], chosen: dict[str, Settings]) ->
     for seed in seeds:
         normal = int((~table.anomaly[halves(table, seed)[0]]).sum())
         if normal < components:
-            found = (
-                f"found {normal} normal rows in the training half of seed {seed}; give more rows or fewer components"
-            )
+            found = f"found {normal} normal rows to train on with seed {seed}; give more rows or fewer components"
             raise UserError(f"--components {components}: a mixture needs at least one training sample each, {found}")
 
 
@@ -153,11 +147,22 @@ def as_markdown(summaries: list[dict]) -> str:
     return files.markdown_table(header, rows)
 
 
+def score(args: argparse.Namespace) -> None:
+    """Score the rows of another table with a saved model."""
+    source, path = Path(args.model), Path(args.score)
+    detector = detectors.load(source, devices.choose(args.gpu))
+    table = detectors.read_rows(path, detector.about, args.ignore)
+    folder = Path(args.save_path) / path.name.replace(".", "-") / "score"
+    detectors.write_scores(folder / f"{source.stem}.csv", table, {source.stem: detector})
+
+
 def main() -> None:
     args = parse_arguments()
+    if args.score:
+        return score(args)
     chosen = choose_settings(args)
     table = tabular.load(args.dataset, args.data_path, args.drop_constant, args.label, args.ignore)
-    seeds = list(range(args.seed, args.seed + args.runs))
+    seeds = list(range(args.seed, args.seed + (args.runs if table.labelled else 1)))
     check_halves(table, seeds, chosen)
     gpu = devices.choose(args.gpu).type != "cpu"
 
@@ -165,26 +170,44 @@ def main() -> None:
     folder = Path(args.save_path) / name / "anomaly"
     folder.mkdir(parents=True, exist_ok=True)
     path, data = folder / "runs.jsonl", table.fingerprint()
-    done = seeded_runs.finished(path, {*METRICS, "seconds"}, data, chosen, seeds)
+    metrics = METRICS if table.labelled else ()
+    done = seeded_runs.finished(path, {*metrics, "seconds"}, data, chosen, seeds)
     tasks = [(model, settings, seed, gpu) for seed in seeds for model, settings in chosen.items()]
     missing = [task for task in tasks if (task[0], task[2]) not in done]
     share = float(table.anomaly.mean())
     print(f"{name}: {table.describe()}")
+    kind = f"{share:.2%} anomalies" if table.labelled else "no labels, so no metrics; one run on all rows"
     runs = f"{len(tasks)} runs, {len(missing)} to do, {args.jobs} at a time"
-    print(f"{name}: {len(table):,} rows, {share:.2%} anomalies; {runs}; {path}", flush=True)
-    for row in seeded_runs.run_all(run_once, table, missing, args.jobs):
+    print(f"{name}: {len(table):,} rows, {kind}; {runs}; {path}", flush=True)
+    models = {model: folder / f"{model}.pt" for model in chosen}
+    kept = {model for model in chosen if detectors.is_kept(models[model], chosen[model], seeds[0], data)}
+    todo = [(*task, models[task[0]]) for task in tasks[: len(chosen)] if task in missing or task[0] not in kept]
+    todo += [task for task in missing if task[2] != seeds[0]]
+    for row in seeded_runs.run_all(run_once, table, todo, args.jobs):
+        if (row["model"], row["seed"]) in done:
+            continue  # made again for its model
         row |= {"settings": chosen[row["model"]], "data": data}
         row["provenance"] = seeded_runs.run_provenance(gpu, row["seed"])
         seeded_runs.append_row(path, row)
         done[row["model"], row["seed"]] = row
-        found = f"F1 {row['f1']:.4f}  ROC-AUC {row['roc_auc']:.4f}  {row['seconds']:.1f} s"
-        print(f"{row['model']:17} seed {row['seed']:3}  {found}  ({len(done)}/{len(tasks)})", flush=True)
+        found = f"F1 {row['f1']:.4f}  ROC-AUC {row['roc_auc']:.4f}  " if table.labelled else ""
+        found += f"{row['seconds']:.1f} s  ({len(done)}/{len(tasks)})"
+        print(f"{row['model']:17} seed {row['seed']:3}  {found}", flush=True)
 
     rows = [done[model, seed] for model, _, seed, _ in tasks]
-    summaries = summarise(rows, list(chosen))
-    content = {"dataset": args.dataset, "rows": len(table), "anomaly_ratio": share, "columns": table.describe()}
-    content["provenance"] = seeded_runs.run_provenance(gpu, args.seed)
+    trained = {model: detectors.load(models[model], devices.choose(args.gpu)) for model in chosen}
+    scores = detectors.write_scores(folder / "scores.csv", table, trained, seeds[0])
+    if table.labelled:
+        test = halves(table, seeds[0])[1]
+        figure = detectors.curves(scores.iloc[test], table.anomaly[test], {model: TITLES[model] for model in chosen})
+        plots.save_figure(folder / f"curves.{args.format}", figure, args.dpi)
+        print(f"ROC and precision-recall curves of seed {seeds[0]}: {folder / f'curves.{args.format}'}")
+    summaries = summarise(rows, list(chosen)) if table.labelled else []
+    content = {"dataset": args.dataset, "rows": len(table), "anomaly_ratio": share if table.labelled else None}
+    content |= {"columns": table.describe(), "provenance": seeded_runs.run_provenance(gpu, args.seed)}
     files.write_json(folder / "anomaly.json", content | {"summary": summaries, "runs": rows})
+    if not table.labelled:
+        return
     report = as_markdown(summaries)
     files.write_text(folder / "anomaly.md", report)
     print(report)

@@ -67,7 +67,8 @@ def log_density(points: toy.Toy, name: str, seed: int, training: dict, gpu: bool
         return GaussianMixture(MODES, random_state=seed).fit(codes).score_samples(codes)
     run, x, settings = f"{name}, seed {seed}", points.vectors, NETWORK | SETTINGS[name] | training
     settings |= {"model": settings.pop("name"), "mixture": "network"}
-    scores = seeded_runs.train_and_score(run, x, x, settings, seed, devices.choose(gpu), anneal=True)
+    device = devices.choose(gpu)
+    scores = seeded_runs.energies(seeded_runs.train(run, x, settings, seed, device, anneal=True), x, device)
     return -seeded_runs.require_scores(run, scores).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""A labelled table of numbers and words: what of a file's columns is used, its halves, and its vectors."""
+"""A table of numbers and words: what of a file's columns is used, its halves, and its vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,16 +13,23 @@ from data.table_columns import choose_label, find, is_row_number, read_labels, r
 from utils import files
 from utils.errors import UserError
 
+Ranges = dict[str, list]  # of a column of numbers the smallest and the largest, of one of words all of them
+
 
 @dataclass(frozen=True)
 class Table:
-    """A labelled table."""
+    """A table, labelled or not."""
 
     features: pd.DataFrame  # (N, P + Q): P float64 columns, finite, then Q categorical columns of words
-    anomaly: np.ndarray  # (N,) bool
+    anomaly: np.ndarray  # (N,) bool; all False without labels
     header: bool = False  # whether the file names its columns; otherwise they are called by their position, from 1
-    label: str = ""  # the column that ``anomaly`` is made of
+    label: str = ""  # the column that ``anomaly`` is made of; none without labels
     left_out: dict[str, list[str]] = field(default_factory=dict)  # names of other columns of the file, by the reason
+    keys: pd.DataFrame = field(default_factory=pd.DataFrame)  # of these the columns that tell rows apart
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.anomaly.any())
 
     def __len__(self) -> int:
         return len(self.anomaly)
@@ -32,7 +39,7 @@ class Table:
         left_out = "".join(f"; left out: {shown(names)} ({why})" for why, names in self.left_out.items() if names)
         header = "columns by the names in row 1" if self.header else "no row of names, columns by position"
         names = list(map(str, self.features))
-        return f"{header}; label: {self.label}; {len(names)} features: {shown(names)}{left_out}"
+        return f"{header}; label: {self.label or 'none'}; {len(names)} features: {shown(names)}{left_out}"
 
     @property
     def numbers(self) -> pd.DataFrame:
@@ -43,7 +50,8 @@ class Table:
         return self.features.select_dtypes("category")
 
     def rows(self, index: np.ndarray) -> "Table":
-        return replace(self, features=self.features.iloc[index], anomaly=self.anomaly[index])
+        keys = self.keys.iloc[index] if len(self.keys) else self.keys
+        return replace(self, features=self.features.iloc[index], anomaly=self.anomaly[index], keys=keys)
 
     def fingerprint(self) -> str:
         """Twelve letters that change with the data: runs on an older version of a file are not counted."""
@@ -67,18 +75,33 @@ def as_table(
     label = choose_label(frame, label, ignored, path)
     if label in ignored:
         raise UserError(f"--ignore {label}: this column is the label: choose another one with --label COLUMN")
-    anomaly = read_labels(frame[label], path)
-    features = frame.drop(columns=[label, *ignored])
+    anomaly = read_labels(frame[label], path) if label else np.zeros(len(frame), dtype=bool)
+    features = frame.drop(columns=[label, *ignored] if label else ignored)
     numbers: list[str] = []
     if not published:
         numbers = [name for name in map(str, features) if is_row_number(features[name], name == frame.columns[0])]
         features = features.drop(columns=numbers)
         refuse_label_among(features, label, anomaly, path)
-    if anomaly.all() or not anomaly.any():
+    if label and (anomaly.all() or not anomaly.any()):
         found = f"anomaly ratio {'1: every' if anomaly.any() else '0: no'} row is labelled as an anomaly"
-        raise UserError(f"{path}: {found}, but F1 needs both kinds; check the labels")
+        raise UserError(f"{path}: {found}, but F1 needs both kinds; check the labels, or go on with --label none")
     features = pd.concat([features.select_dtypes("number"), features.select_dtypes("category")], axis=1)
-    return Table(features, anomaly, header, label, {"tells rows apart": numbers, "--ignore": ignored})
+    left_out = {"tells rows apart": numbers, "--ignore": ignored}
+    return Table(features, anomaly, header, label, left_out, frame[numbers])
+
+
+def ranges(table: Table) -> Ranges:
+    """All that a ``Scaler`` takes from a table."""
+    numbers = {str(name): [float(column.min()), float(column.max())] for name, column in table.numbers.items()}
+    return numbers | {str(name): sorted(map(str, column.unique())) for name, column in table.words.items()}
+
+
+def from_ranges(known: Ranges) -> Table:
+    """A table with these ranges."""
+    length = max(map(len, known.values()))
+    columns = {name: (values * length)[:length] for name, values in known.items()}
+    kinds = {name: "category" if isinstance(values[0], str) else "float64" for name, values in known.items()}
+    return Table(pd.DataFrame(columns).astype(kinds), np.zeros(length, dtype=bool))
 
 
 def without_constants(table: Table, source: str, drop_constant: bool) -> Table:
@@ -97,7 +120,12 @@ def without_constants(table: Table, source: str, drop_constant: bool) -> Table:
 
 
 def halves(table: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of a random training and test half (RaDOGAGA, section 5.3); UserError where one lacks either kind."""
+    """Row numbers of a random training and test half (RaDOGAGA, section 5.3); UserError where one lacks either kind.
+
+    Without labels nothing is to be measured: all rows, twice.
+    """
+    if not table.labelled:
+        return np.arange(len(table)), np.arange(len(table))
     order = np.random.default_rng(seed).permutation(len(table))
     test, train = np.split(order, [len(order) // 2])
     if not table.anomaly[test].any() or table.anomaly[test].all() or table.anomaly[train].all():

@@ -83,7 +83,14 @@ def anomalous(labels: pd.Series) -> list | None:
 
 
 def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str], path: Path) -> str:
-    """The column of labels: ``label``, or the one named so, or the last one or one named y; UserError for several."""
+    """The column of labels: ``label``, or the one named so, or the last one or one named y; UserError for several.
+
+    Empty where no column is named so and none holds labels, and for the label "none".
+    """
+    if label is None and path.suffix.lower() in (".npz", ".mat"):
+        return "y" if "y" in frame else ""
+    if label == "none" and label not in frame:
+        return ""
     if label is not None:
         return find(frame, label, "--label", path)
     columns = [column for column in map(str, frame) if column not in ignored] or list(map(str, frame))
@@ -96,7 +103,7 @@ def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str],
             f"{path}: columns {' and '.join(usable)} could each be the label: say which with --label COLUMN, and leave "
             "the others out with --ignore COLUMN where they follow from it"
         )
-    return (usable or candidates)[0]
+    return (usable or [*named, ""])[0]
 
 
 def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
@@ -106,7 +113,8 @@ def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
         found = sorted(f"{value:g}" if isinstance(value, float) else str(value) for value in labels.unique().tolist())
         raise UserError(
             f"{path}: no labels: expected 0 and 1, true and false, or 'normal' and other words, in column "
-            f"{labels.name}, found {len(found)} values: {', '.join(found[:3])}{', ...' * (len(found) > 3)}"
+            f"{labels.name}, found {len(found)} values: {', '.join(found[:3])}{', ...' * (len(found) > 3)}; "
+            "without labels: --label none"
         )
     return labels.isin(anomalies).to_numpy()
 
@@ -134,7 +142,7 @@ def refuse_label_among(features: pd.DataFrame, label: str, anomaly: np.ndarray, 
     for column in map(str, features):
         values = features[column].nunique()
         few = len(features) >= 2 * MIN_ROWS and 2 <= values <= len(features) // MIN_ROWS
-        if few and len(set(zip(features[column], anomaly, strict=True))) == values:
+        if label and few and len(set(zip(features[column], anomaly, strict=True))) == values:
             raise UserError(
                 f"{path}: column {column} repeats the label, column {label}: leave it out with --ignore {column}, or "
                 f"say that it is the label with --label {column}"

@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,16 +22,18 @@ HEAD = 100  # rows that tell a header from values
 EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
-def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
-    """The columns of a file, and whether its first row names them.
+def read_frame(path: Path, unchecked: Sequence[str] = (), header: bool | None = None) -> tuple[pd.DataFrame, bool]:
+    """The columns of a file, and whether its first row names them (``header`` None: by its looks).
 
     - ``.npz`` and ``.mat``: arrays ``X`` ``(N, P)``, dense or sparse, and ``y`` ``(N,)`` (the layout of ODDS), as
-      columns 1 to P and y.
+      columns 1 to P and, if it is there, y.
     - ``.csv``, ``.txt``, ``.data``, also gzipped: comma-separated, named by the header, a nameless column
       ``Unnamed: k`` (k from 0, as pandas does), or by their position from 1 where there is none.
 
-    Columns are float64, all finite, where the first value is a number; categories of words elsewhere. Raises UserError
-    for a value that is not finite, missing or unreadable, by row and column (from 1), and for rows of other lengths.
+    Columns are float64, all finite, where the first value is a number; categories of words elsewhere and where
+    ``unchecked`` names them. One without any value is left out, which is printed. Raises UserError for a value that is
+    not finite, missing or unreadable, by row and column (from 1), unless it is ``unchecked``, and for rows of other
+    lengths.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"
@@ -39,7 +41,9 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
     try:
         if path.suffix.lower() == ".gz":
             unpacking.check(path)
-        return (read_arrays(path), False) if path.suffix.lower() in (".npz", ".mat") else read_text(path)
+        if path.suffix.lower() in (".npz", ".mat"):
+            return read_arrays(path), False
+        return read_text(path, unchecked, header)
     except (UserError, MemoryError):
         raise
     except Exception as error:
@@ -75,12 +79,14 @@ def damaged(path: Path, error: Exception) -> UserError:
 
 def read_arrays(path: Path) -> pd.DataFrame:
     arrays = read_archive(path)
-    if "X" not in arrays or "y" not in arrays:
-        found = f"{'no labels: ' * ('X' in arrays)}expected arrays X (rows × columns) and y (labels), found"
-        raise UserError(f"{path}: {found} {', '.join(arrays)}")
-    values, labels = arrays["X"], as_labels(arrays["y"])
+    if "X" not in arrays:
+        raise UserError(f"{path}: expected arrays X (rows × columns) and y (labels, if any), found {', '.join(arrays)}")
+    values = arrays["X"]
     if values.ndim != 2 or not is_numeric(values):
         raise UserError(f"{path}: expected X as a matrix of numbers, found {values.dtype} of shape {values.shape}")
+    if "y" not in arrays:
+        return as_frame(values, path)
+    labels = as_labels(arrays["y"])
     if len(labels) != len(values):
         raise UserError(f"{path}: X has {len(values)} rows but y has {len(labels)} labels; every row needs one")
     return as_frame(values, path).assign(y=labels)
@@ -114,21 +120,23 @@ def lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from ((reader.line_num, row) for row in reader if row not in ([], [""]))
 
 
-def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
+def read_text(path: Path, unchecked: Sequence[str], header: bool | None) -> tuple[pd.DataFrame, bool]:
     try:
         head = list(islice(lines(path), HEAD))
         if len(head) < 2:
             raise UserError(f"{path}: expected at least two rows, found {len(head)}")
         width = len(head[0][1])
         if width < 2:
-            raise UserError(f"{path}: no labels: expected values and a label, separated by commas, found one column")
+            raise UserError(f"{path}: expected columns separated by commas, found one column")
         refuse_width(head, path, width)
-        header = is_header([row for _, row in head])
+        header = is_header([row for _, row in head]) if header is None else header
+        names = [name.strip().lower() if header else str(k + 1) for k, name in enumerate(head[0][1])]
+        skipped = {name.strip().lower() for name in unchecked}
         words = [not is_number(cell) and not is_missing(cell) for cell in head[header][1]]
         frame = pd.read_csv(
             path,
             header=0 if header else None,
-            dtype={position: "category" for position, word in enumerate(words) if word},
+            dtype={position: "category" for position, word in enumerate(words) if word or names[position] in skipped},
             keep_default_na=False,  # as text: refused by its row
             skipinitialspace=True,
             low_memory=False,  # one type for a column
@@ -140,7 +148,14 @@ def read_text(path: Path) -> tuple[pd.DataFrame, bool]:
         raise UserError(f"{path}: not a comma-separated text file ({error})") from error
     if not header:
         frame.columns = [str(position + 1) for position in range(width)]
-    columns = {name: checked(frame, position, path, header) for position, name in enumerate(frame.columns)}
+    columns = {}
+    for position, name in enumerate(frame.columns):
+        if all(is_missing(str(value)) for value in frame[name].unique()):
+            print(f"{path}: column {name} left out: it has no values")
+        elif names[position] in skipped:
+            columns[name] = frame[name].cat.rename_categories(str)
+        else:
+            columns[name] = checked(frame, position, path, header)
     return pd.DataFrame(columns), header
 
 

@@ -43,7 +43,7 @@ def load(
         name: a row of ``DATASETS``, or the path of a file that ``table_files.read_frame`` reads.
         path: of a published table: a file, or the folder that has it (or has it in its folder ``tabular``).
         drop_constant, label, ignore: of one's own file: leave constant columns out instead of refusing it; the column
-            that says which rows are anomalies (default: see ``choose_label``); columns to leave out.
+            that says which rows are anomalies (default: see ``choose_label``), or "none"; columns to leave out.
 
     Raises UserError for no such file, or one that cannot be used.
     """
@@ -52,7 +52,9 @@ def load(
         if not name.lower().endswith(SUFFIXES):
             known = ", ".join(DATASETS)
             raise UserError(f"--dataset {name}: expected {known}, or a file that ends in {', '.join(SUFFIXES)}")
-        return without_constants(as_table(*read_frame(Path(name)), Path(name), label, ignore), name, drop_constant)
+        return without_constants(
+            as_table(*read_frame(Path(name), ignore), Path(name), label, ignore), name, drop_constant
+        )
     for flag, given in (("--label", label), ("--ignore", " ".join(ignore))):
         if given:
             raise UserError(f"{flag} {given}: for a file of your own; the columns of {name} are known: leave it out")
@@ -64,6 +66,8 @@ def load(
         raise UserError(f"--data-path {path}: {lacking}; get it from {SOURCES[base]}")
     frame, header = (download_kddcup(path), True) if found is None else read_frame(found)
     table = as_table(frame, header, found or path, published=True)
+    if not table.labelled:
+        raise UserError(f"{found}: no labels, expected those of {name}; get it from {SOURCES[base]}")
     if name == "kddcup":
         # Attacks are four fifths of this file, so the field's convention (DAGMM, section 4.1) calls them normal.
         table = replace(table, anomaly=~table.anomaly)

@@ -36,10 +36,18 @@ def add_flags(group: argparse._ArgumentGroup, runs: int) -> None:
     group.add_argument("--gpu", action="store_true", help="compute on the first CUDA device; without one, on the CPU")
 
 
-def train_and_score(
-    run: str, train: Tensor, scored: Tensor, settings: Settings, seed: int, device: torch.device, anneal: bool = False
-) -> np.ndarray:
-    """Train a density model on vectors ``(N, D)``; the energies in nats ``(M,)``, −log of the density, of others.
+def build(settings: Settings, width: int) -> DensityModel:
+    """A density model of vectors of ``width`` numbers; ``settings`` as for ``train``."""
+    config = {key: value for key, value in settings.items() if key not in ("model", "mixture", *TRAINING)}
+    model = models.build(settings["model"], channels=width, **config)
+    assert isinstance(model, DensityModel)
+    return model
+
+
+def train(
+    run: str, rows: Tensor, settings: Settings, seed: int, device: torch.device, anneal: bool = False
+) -> DensityModel:
+    """Train a density model on vectors ``(N, D)``; in evaluation mode, its mixture fixed to that of all of them.
 
     Args:
         run: what messages call it. Raises Diverged where its loss is no finite number any more.
@@ -48,14 +56,17 @@ def train_and_score(
         anneal: let the learning rate fall to 0 as a cosine.
     """
     torch.manual_seed(seed)
-    config = {key: value for key, value in settings.items() if key not in ("model", "mixture", *TRAINING)}
-    model = models.build(settings["model"], channels=train.shape[1], **config).to(device)
-    assert isinstance(model, DensityModel)
-    dataset = VectorDataset(train.to(device))
+    model = build(settings, rows.shape[1]).to(device)
+    dataset = VectorDataset(rows.to(device))
     fit(run, model, dataset, seed, settings["epochs"], settings["batch_size"], settings["lr"], anneal=anneal)
     model.fit_prior(dataset.batches(4096, device=device), em=settings["mixture"] == "em", seed=seed)
-    with torch.no_grad():
-        return torch.cat([model.energy(x).cpu() for x in VectorDataset(scored).batches(4096, device)]).numpy()
+    return model
+
+
+@torch.no_grad()
+def energies(model: DensityModel, rows: Tensor, device: torch.device) -> np.ndarray:
+    """The energies in nats ``(N,)``, −log of the density, of vectors ``(N, D)``."""
+    return torch.cat([model.energy(x).cpu() for x in VectorDataset(rows).batches(4096, device)]).numpy()
 
 
 def fit(
@@ -69,7 +80,7 @@ def fit(
     weight_decay: float = 0.0,
     anneal: bool = False,
 ) -> None:
-    """Train a model, then in evaluation mode; ``run`` and ``anneal`` as for ``train_and_score``. Raises Diverged."""
+    """Train a model, then in evaluation mode; ``run`` and ``anneal`` as for ``train``. Raises Diverged."""
     model.train_size = len(dataset)
     optimizer = loop.make_optimizer(model, lr, weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if anneal else None

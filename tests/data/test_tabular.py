@@ -13,7 +13,7 @@ import torch
 
 from data import tabular
 from data.base import VectorDataset
-from data.table import Scaler, Table, as_table, halves
+from data.table import Scaler, Table, as_table, from_ranges, halves, ranges
 from data.table_files import read_frame
 from utils.errors import UserError
 
@@ -78,9 +78,12 @@ def test_arrays_of_odds(tmp_path):
         ("1,2,0\n3,four,1\n", r"row 2, column 2: expected a number as in the column's first row, found 'four'"),
         ("1,2,0\n3,1\n", r"row 2 has 2 values, the first row has 3"),
         ("1,2,0\n\n3,x,1\n", r"row 3, column 2: expected a number"),
-        ("1,2,0\n3,4,5\n6,7,8\n", r"no labels: expected 0 and 1, .* or 'normal'.* column 3, found 3 values: 0, 5, 8"),
-        ("1,2,good\n3,4,bad\n", r"no labels"),
-        ("1\n2\n3\n", r"no labels"),
+        (
+            "a,b,label\n1,2,0\n3,4,5\n6,7,8\n",
+            r"no labels: expected 0 and 1, .* or 'normal'.* column label, found 3 values: 0, 5, 8.*--label none",
+        ),
+        ("a,class\n2,good\n4,bad\n", r"no labels"),
+        ("1\n2\n3\n", r"separated by commas, found one"),
         ("1,2,0\n", r"at least two rows, found 1"),
         ("", r"at least two rows, found 0"),
         ("1,2,0\n1,3,0\n", r"anomaly ratio 0"),
@@ -100,7 +103,6 @@ def test_mistakes_are_named_where_they_stand(tmp_path, text, message):
     ("arrays", "message"),
     [
         ({"X": [[1.0, 2], [np.nan, 4]], "y": [0, 1]}, "row 2, column 1 is nan"),
-        ({"X": [[1.0, 2], [3, 4]]}, "no labels: expected arrays X"),
         ({"data": [[1.0]]}, "expected arrays X .* found data"),
         ({"X": [[1.0, 2], [3, 4]], "y": [0, 1, 0]}, "X has 2 rows but y has 3 labels"),
         ({"X": [1.0, 2], "y": [0, 1]}, "expected X as a matrix"),
@@ -291,6 +293,40 @@ def test_y_may_be_a_feature(tmp_path):
     with pytest.raises(UserError, match="columns y and failed could each be the label"):
         tabular.load(str(csv_of(tmp_path / "t.csv", ["x", "v", "z", "y", "failed"], half, LABELS)))
     assert tabular.load(str(csv_of(tmp_path / "t.csv", ["a", "b", "c", "y"], LABELS))).label == "y"
+
+
+def test_a_table_may_have_no_labels(tmp_path):
+    path = csv_of(tmp_path / "t.csv", ["a", "b", "c", "flag"], LABELS)
+    np.savez(tmp_path / "t.npz", X=np.column_stack([ROWS, LABELS]))
+    for table in (tabular.load(str(path), label="none"), tabular.load(str(tmp_path / "t.npz"))):
+        assert not table.labelled and table.features.shape == (40, 4) and "label: none;" in table.describe()
+        assert all(len(rows) == 40 for rows in halves(table, 0))
+    assert tabular.load(str(path)).fingerprint() != tabular.load(str(path), label="none").fingerprint()
+    kinds = ["red", "blue"] * 20
+    table = tabular.load(str(csv_of(tmp_path / "t.csv", ["a", "b", "c", "kind"], kinds)))
+    assert not table.labelled and list(table.features) == ["a", "b", "c", "kind"]
+    write(tmp_path / "thyroid.csv", "1,2\n3,5\n")
+    with pytest.raises(UserError, match=r"thyroid\.csv: no labels"):
+        tabular.load("thyroid", tmp_path)
+
+
+def test_columns_without_values_and_gaps_in_columns_that_are_ignored(tmp_path, capsys):
+    lines = ["id,a,notes,gaps,label,"] + [f"P{i},{i * i % 7},,{'' if i == 3 else 'x'},{i % 2}," for i in range(12)]
+    path = write(tmp_path / "t.csv", "\n".join(lines))
+    with pytest.raises(UserError, match="row 5, column gaps: the value is missing"):
+        tabular.load(str(path))
+    table = tabular.load(str(path), ignore=["Gaps"])
+    assert list(table.features) == ["a"] and table.label == "label" and table.keys["id"].tolist()[:2] == ["P0", "P1"]
+    assert "column notes left out: it has no values" in capsys.readouterr().out
+    assert table.rows(np.array([5])).keys["id"].tolist() == ["P5"]
+
+
+def test_ranges_are_all_that_scaling_depends_on():
+    numbers = pd.DataFrame({"1": [0.1, 4, 8], "2": [7.0, 7, 7]})
+    words = pd.DataFrame({"3": ["a", "c", "b"], "4": ["y", "y", "y"]}).astype("category")
+    for part in (numbers, words, pd.concat([numbers, words], axis=1)):
+        table = Table(part, np.zeros(3, bool))
+        torch.testing.assert_close(Scaler(from_ranges(ranges(table)))(table), Scaler(table)(table), rtol=0, atol=0)
 
 
 def test_columns_that_are_named_must_be_there(tmp_path):

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
+import torch
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 import anomaly
 from data import tabular
 from data.table import Table, halves
+from experiments import detectors
 from experiments.anomaly_presets import PRESETS
 from utils import cli
 
@@ -89,14 +91,16 @@ def test_training_sees_normal_rows_of_the_training_half_only(monkeypatch):
     """The test half, and the anomalies of the other, change nothing but the scaling of the training data."""
     seen = {}
 
-    def spy(run, train, test, settings, seed, device):
-        seen.update(train=train, test=test)
-        return np.arange(float(len(test)))
+    class Spy(torch.nn.Identity):
+        def score_samples(self, x):
+            seen["test"] = x
+            return np.arange(float(len(x)))
 
-    monkeypatch.setattr(anomaly, "scores_of", spy)
+    monkeypatch.setattr(detectors, "estimator", lambda rows, *_: seen.update(train=rows) or Spy())
+    monkeypatch.setattr(detectors.seeded_runs, "train", lambda run, rows, *_: seen.update(train=rows) or Spy())
     table = Table(pd.DataFrame({"1": np.arange(40.0)}), np.arange(40) % 4 == 0)
-    for model in ("radogaga-d", "isolation-forest"):
-        anomaly.run_once(table, model, {}, 7, False)
+    for settings in ({"epochs": 1}, {}):
+        anomaly.run_once(table, "model", settings, 7, False)
         train, test = halves(table, 7)
         span = np.ptp(train)
         expected = (train[train % 4 != 0] - train.min()) / span
@@ -260,7 +264,8 @@ def test_a_file_as_the_path_of_the_data_is_the_data(own_file, tmp_path, run):
         ("1,2,0\n3,nan,1\n", [], "row 2, column 2 is nan"),
         ("1,2,0\n3,4\n", [], "row 2 has 2 values"),
         ("1,2,0\n3,4,0\n", [], "anomaly ratio 0"),
-        ("1,2,3\n3,4,5\n", [], "no labels"),
+        ("a,label\n1,2\n3,5\n", [], "no labels"),
+        ("1,2,0\n3,4,1\n", ["--score", "new.csv"], "--model FILE and --score FILE need each other"),
         ("1,7,0\n3,7,1\n", [], "column 2 is constant (7 in every row)"),
         ("\n".join(f"{i * i % 7},{i * i % 11},{i % 2}" for i in range(12)), ["--components", "7"], "--components 7"),
         ("1,2,0\n3,4,1\n", ["--label", "4"], "--label 4"),
@@ -275,6 +280,73 @@ def test_mistakes_end_with_status_2_and_one_line(tmp_path, run, text, flags, mes
     assert status == 2
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_scores_of_all_rows_are_those_of_the_first_run(own_file, tmp_path, run):
+    models = ["radogaga-d", "isolation-forest"]
+    flags = ["--runs", 2, "--epochs", 2, "--jobs", 1, "--save-path", tmp_path, "--models", *models]
+    assert run("--dataset", own_file, *flags)[0] == 0
+    folder = tmp_path / "own-csv" / "anomaly"
+    table = pd.read_csv(folder / "scores.csv")
+    assert len(table) == 300 and (table["row"] == np.arange(1, 301)).all() and (folder / "curves.png").exists()
+    test = table[table["half"] == "test"]
+    assert len(test) == 150
+    for model in models:
+        (row,) = (row for row in read_rows(tmp_path) if (row["model"], row["seed"]) == (model, 0))
+        assert roc_auc_score(test["anomaly"], test[f"{model} score"]) == pytest.approx(row["roc_auc"])
+        ordered = table.sort_values(f"{model} rank")
+        assert (ordered[f"{model} score"].diff().dropna() <= 0).all() and ordered[f"{model} rank"].iloc[0] == 1
+        assert ordered[f"{model} columns"].notna().sum() == detectors.EXPLAINED == ordered[f"{model} columns"].count()
+
+    # Without its model a run is made again, and counted once.
+    (folder / "radogaga-d.pt").write_bytes(b"damaged")
+    status, printed, _ = run("--dataset", own_file, *flags)
+    assert status == 0 and "4 runs, 0 to do" in printed and len(read_rows(tmp_path)) == 4
+    assert pd.read_csv(folder / "scores.csv").equals(table)
+
+
+def test_a_table_without_labels_is_scored_and_its_model_scores_new_rows(tmp_path, run):
+    """An id, a blank column, words, and a column of gaps that is left out; row 42 breaks the correlation."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(50, 10, 200)
+    second = 2 * first + rng.normal(size=200)
+    first[41], second[41] = 90, 20
+    words, gaps = rng.choice(["red", "blue"], 200), np.where(np.arange(200) % 50 == 7, "", "3.5")
+    rows = [f"P{i},{first[i]},{second[i]},,{words[i]},{gaps[i]}" for i in range(200)]
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["patient_id,height,weight,notes,colour,gaps", *rows]) + "\n")
+    flags = ["--models", "dagmm", "one-class-svm", "--epochs", 5, "--save-path", tmp_path]
+    status, _, error = run("--dataset", path, *flags)
+    assert status == 2 and "row 9, column gaps: the value is missing" in error
+    status, printed, _ = run("--dataset", path, *flags, "--ignore", "gaps", "--jobs", 1)
+    assert (
+        status == 0 and "column notes left out: it has no values" in printed and "no labels, so no metrics" in printed
+    )
+    folder = tmp_path / "mine-csv" / "anomaly"
+    scores = pd.read_csv(folder / "scores.csv")
+    assert scores["patient_id"].tolist() == [f"P{i}" for i in range(200)] and "anomaly" not in scores
+    strange = scores.loc[41]
+    assert strange["one-class-svm rank"] == 1 and strange["one-class-svm columns"].startswith(("height", "weight"))
+    assert json.loads((folder / "anomaly.json").read_text())["summary"] == [] and not (folder / "curves.png").exists()
+
+    # The saved models give the same scores to the same rows, with their columns in another order.
+    new = tmp_path / "new.csv"
+    lines = [f"{words[i]},{second[i]},{first[i]}" for i in (41, 0, 1)]
+    new.write_text("\n".join(["colour,weight,height", *lines]) + "\n")
+    for model in ("dagmm", "one-class-svm"):
+        status, printed, _ = run("--score", new, "--model", folder / f"{model}.pt", "--save-path", tmp_path)
+        assert status == 0 and "strangest rows: 1: " in printed
+        found = pd.read_csv(tmp_path / "new-csv" / "score" / f"{model}.csv")
+        np.testing.assert_allclose(found["score"], scores[f"{model} score"][[41, 0, 1]], rtol=1e-4, atol=1e-4)
+    for header, message in (
+        ("colour,weight,size", "missing: height; unknown: size"),
+        ("weight,colour,height", "words"),
+    ):
+        new.write_text("\n".join([header, *lines]) + "\n")
+        status, _, error = run("--score", new, "--model", folder / "dagmm.pt", "--save-path", tmp_path)
+        assert status == 2 and message in error and len(error.splitlines()) == 1
+    status, _, error = run("--score", new, "--model", new, "--save-path", tmp_path)
+    assert status == 2 and "expected a model that anomaly.py saved" in error
 
 
 def test_help_names_the_data_sets_and_models(run):
