@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 import data
-from experiments import samples, train_flags
+from experiments import best, samples, train_flags
 from experiments.logs import Logs
 from experiments.progress import Pace
 from experiments.run import Checkpoint, Run, RunConfig, read
@@ -65,8 +65,9 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
             Logs(path).complete(state.metrics)
     elif resume:
         print(f"{path}: nothing to resume, starting from scratch")
-    if state.epoch >= config.epochs:
-        print(f"{path}: already trained for {state.epoch} epochs (--epochs {config.epochs})")
+    if best.finished(state):
+        patience = f", --patience {config.patience}" * (state.epoch < config.epochs)
+        print(f"{path}: already trained for {state.epoch} epochs (--epochs {config.epochs}{patience})")
         return
 
     with distributed.main_process_first():
@@ -119,7 +120,7 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
     steps, epochs = -(-len(step.dataset) // config.batch_size), config.epochs - state.epoch
     pace = Pace(name, run.device, epochs, epochs * steps - state.step)
     scheduler = LambdaLR(run.optimizer, run.lr_factor, last_epoch=state.epoch - 1)
-    while state.epoch < config.epochs:
+    while not best.finished(state):
         run.started = time.monotonic()
         totals = train_epoch(run, step, signals, pace)
         valid_losses = validate(run, valid_set, signals)
@@ -140,11 +141,13 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
             flush=True,
         )
         status = signals.poll()
-        if status and state.epoch < config.epochs:
+        if status and not best.finished(state):
             save_and_exit(run, loop.Totals(), status)
     print(f"curves of all runs: tensorboard --logdir {shlex.quote(str(logs.folder.parent))}")
-    epochs = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
-    print(f"{name} on {config.dataset}: validation loss {row['valid_loss']:.5f} after {epochs}; saved {run.path}")
+    after = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
+    after += f", the last {config.patience} of them without a lower one" * (state.epoch < config.epochs)
+    kept = f"; {run.path.name}{checkpoint.BEST} is of epoch {best.best_epoch(state.metrics)}" * config.keep_best
+    print(f"{name} on {config.dataset}: validation loss {row['valid_loss']:.5f} after {after}; saved {run.path}{kept}")
 
 
 def train_epoch(run: Run, step: loop.Step, signals: Interrupt, pace: Pace) -> loop.Totals:
@@ -195,7 +198,8 @@ def finish_epoch(run: Run, totals: loop.Totals, valid_losses: dict) -> tuple[dic
     state.metrics.append(row)
     state.epoch, state.step, state.running = row["epoch"], 0, loop.Totals().state()
     run.started, state.seconds = time.monotonic(), 0.0
-    due = row["epoch"] in (1, state.config.epochs) or row["epoch"] % SAVE_EPOCHS == 0
+    best.keep(run)
+    due = row["epoch"] == 1 or best.finished(state) or row["epoch"] % SAVE_EPOCHS == 0
     due = due or time.monotonic() - run.saved > SAVE_AFTER
     if saved := distributed.largest(int(due)) > 0:
         run.save(loop.Totals())

@@ -10,7 +10,7 @@ import torch
 
 import data
 import models
-from experiments import config_file, formats, integrity
+from experiments import best, config_file, formats, integrity
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
@@ -47,6 +47,8 @@ class RunConfig:
     epochs: int = 100  # where the training ends; as published
     eager: bool = False
     samples_every: int = 0  # epochs between pictures of samples; 0 for none
+    patience: int = 0  # epochs without a lower validation loss after which the training ends; 0: never
+    keep_best: bool = False
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "RunConfig":
@@ -151,6 +153,7 @@ class Run:
     device: torch.device
     started: float = field(default_factory=time.monotonic)  # of what ``state.seconds`` does not count
     saved: float = field(default_factory=time.monotonic)  # when the checkpoint was written, else when the run began
+    best: dict = field(default_factory=dict)  # what the file of the best epoch is to hold; {} once it does
 
     def seconds(self) -> float:
         """Of the epoch under way, in all the processes that it took."""
@@ -184,6 +187,7 @@ class Run:
         self.state.running, self.state.seconds, self.started = totals.state(), self.seconds(), time.monotonic()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        best.write(self)
         config = self.state.config.to_dict()
         checkpoint.save(self.path, {"format": formats.FORMAT, **vars(self.state), "config": config})
         config_file.write(self.path, self.state.config, self.device.type == "cuda")

@@ -13,8 +13,8 @@ from utils import checkpoint, cli, devices
 from utils.errors import UserError
 from utils.schedules import SCHEDULES
 
-MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "data_path", "data_fingerprint",
-              "skip_corrupt")  # of a run  # fmt: skip
+MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "patience", "keep_best",
+              "data_path", "data_fingerprint", "skip_corrupt")  # of a run  # fmt: skip
 
 
 def make_parser() -> cli.Parser:
@@ -51,6 +51,10 @@ def make_parser() -> cli.Parser:
     add("--eager", action="store_true", help="disable CUDA graphs and the channels-last memory format")
     what = "write samples (of the prior, or a Gaussian fitted to the codes) and reconstructions beside the checkpoint "
     add("--samples-every", type=cli.natural, default=0, metavar="N", help=what + "every N epochs; 0: never")
+    what = "end the training when E epochs have not lowered the validation loss; 0: never"
+    add("--patience", type=cli.natural, default=0, metavar="E", help=what)
+    what = "keep the epoch of the lowest validation loss as well, --model-name NAME.best of the evaluation scripts"
+    add("--keep-best", action="store_true", help=what)
     resume = "go on where the checkpoint of this name stopped, with its flags where none are given"
     add("--resume", action="store_true", help=resume)
     cli.add_checkpoint(parser, default="the model's")

@@ -430,3 +430,46 @@ def test_samples_are_written_beside_the_checkpoint_and_change_nothing(uninterrup
         assert call("train.py", *plain, "--checkpoint", tmp_path / folder, *more).status == 0
     assert same(weights(tmp_path / "with", "irmae"), weights(tmp_path / "without", "irmae"))
     assert (tmp_path / "with" / "digits" / "irmae.samples" / "epoch-0001.png").exists()
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Validation losses of our own, one an epoch, whatever the model learns."""
+    evaluate, values = loop.evaluate, [0.5, 0.3, 0.4, 0.2, 0.4, 0.2, 0.3, 0.1]
+    taken = iter(values)
+    monkeypatch.setattr(loop, "evaluate", lambda *args: evaluate(*args) | {"loss": next(taken)})
+    return values
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_a_run(uninterrupted, tmp_path, call, losses):
+    """Epochs 2 and 4 are best; 5 and 6 lower nothing (6 is equal). In two calls as in one."""
+    command = ("train.py", *FLAGS, "--checkpoint", tmp_path, "--keep-best")
+    path, best = tmp_path / "digits" / "vae", tmp_path / "digits" / "vae.best"
+    assert "vae.best is of epoch 2" in call(*command, "--epochs", 3).last_line
+    assert same(weights(tmp_path), weights(uninterrupted))  # neither flag changes the training
+    assert run.read(best).epoch == 2 and not same(weights(tmp_path), weights(tmp_path, "vae.best"))
+    result = call(*command, "--epochs", 7, "--patience", 2, "--resume")
+    assert result.status == 0 and "after 6 epochs, the last 2 of them without a lower one" in result.last_line
+    assert (run.read(path).epoch, run.read(best).epoch) == (6, 4)
+    assert len(run.read(best).metrics) == 4
+    again = call(*command, "--resume")
+    assert again.status == 0 and "already trained for 6 epochs (--epochs 7, --patience 2)" in again.last_line
+    assert call(*command, "--epochs", 7, "--patience", 3, "--resume").status == 0 and run.read(path).epoch == 7
+
+    flags = ("--dataset", "digits", "--checkpoint", tmp_path, "--save-path", tmp_path / "results")
+    assert call("singular.py", *flags, "--model-name", "vae.best").status == 0
+    assert f"newest checkpoint of digits: {path}\n" in call("singular.py", *flags).out
+    assert_refused(call(*command, "--model-name", "vae.best"), "vae.best", "--keep-best")
+
+
+def test_the_best_epoch_has_the_weights_of_a_run_that_ends_there(uninterrupted, tmp_path, call, monkeypatch):
+    values, evaluate = iter([0.5, 0.4, 0.3, 0.6, 0.7]), loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *args: evaluate(*args) | {"loss": next(values)})
+    assert call("train.py", *FLAGS, "--epochs", 5, "--checkpoint", tmp_path, "--keep-best").status == 0
+    assert same(weights(tmp_path, "vae.best"), weights(uninterrupted))
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    assert call("train.py", *FLAGS, "--epochs", 1, "--checkpoint", tmp_path).status == 0
+    assert not (tmp_path / "digits" / "vae.best").exists()  # it went with its run
+    (kept,) = (tmp_path / "digits" / "previous").glob("*.best")
+    flags = ("--dataset", "digits", "--checkpoint", tmp_path, "--save-path", tmp_path / "results")
+    assert call("singular.py", *flags, "--model-name", f"previous/{kept.name}").status == 0
