@@ -94,8 +94,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
             axis.annotate(word, (position, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0),
                           textcoords="offset points", va="top", fontsize=8)  # fmt: skip
     axes[0].set_xlim(0, 1.15 * max(max(int((values > threshold).sum()) for values in curves.values()), 5))
-    axes[1].set_ylim(1e-9, 2)  # below float32's precision of the covariance there is only rounding
-    axes[1].set_xlim(left=0)
+    axes[1].set(xlim=(0, None), ylim=(1e-9, 2))  # below float32's precision of the covariance there is only rounding
     axes[1].axhline(threshold, color="grey", linestyle=":", linewidth=0.8)
     axes[1].annotate(f"rank: σ/σ₁ > {threshold:g}", (0.99, threshold), xycoords=("axes fraction", "data"), ha="right",
                      va="bottom", fontsize=8, color="grey")  # fmt: skip
