@@ -1,7 +1,4 @@
-"""Figures: grids of images, spectra, embeddings. Each is written whole or not at all.
-
-matplotlib is imported where a figure is made: --help does not wait for it.
-"""
+"""Figures, written whole or not at all. matplotlib is imported where one is made: --help does not wait for it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +79,8 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
         curves: label to singular values, largest first, divided by the largest; above ``threshold`` they count as rank.
         marks: x positions to mark with a dashed line and a word.
     """
-    figure, (axes,) = subplots(1, 2, size=(8.4, 3.4))
+    many = len(curves) > 6  # a legend inside would cover them
+    figure, (axes,) = subplots(1, 2, size=(10 if many else 8.4, 3.4))
     for axis, scale in zip(axes, ("linear", "log"), strict=True):
         for label, values in curves.items():
             shown = np.where(values > 0, values, np.nan) if scale == "log" else values
@@ -98,7 +96,8 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
     axes[1].axhline(threshold, color="grey", linestyle=":", linewidth=0.8)
     axes[1].annotate(f"rank: σ/σ₁ > {threshold:g}", (0.99, threshold), xycoords=("axes fraction", "data"), ha="right",
                      va="bottom", fontsize=8, color="grey")  # fmt: skip
-    axes[0].legend(fontsize=8)
+    where = {"loc": "outside right center"} if many else {}
+    (figure if many else axes[0]).legend(*axes[0].get_legend_handles_labels(), fontsize=8, **where)
     figure.suptitle("Singular values of the latent covariance", fontsize=11)
     return figure
 
