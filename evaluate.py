@@ -173,6 +173,8 @@ def main() -> None:
     files.write_csv(path.with_suffix(".csv"), [{key: row[key] for key in ("model_name", *COLUMNS)} for row in rows])
     files.write_text(path.with_suffix(".md"), markdown(rows))
     print(markdown(rows, args.columns, WIDTH), end="")
+    if lacking := [key for key in args.columns or () if all(row[key] is None for row in rows)]:
+        print(f"--columns {' '.join(lacking)}: none of these models has it, or it was not asked for (--features)")
     for row in rows:
         if row["cautions"]:
             print(f"{row['model_name']}: {'; '.join(row['cautions'])}")

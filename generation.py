@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments import evaluation
 from experiments.columns import SAMPLERS
 from experiments.explorer import explore
-from experiments.pictures import COMPONENTS, GRIDS, SHOWN, tsne
+from experiments.pictures import COMPONENTS, GRIDS, SHOWN, first_images, tsne
 from experiments.trained import FIT_SIZE, Trained
 from utils import cli, files, flags, plots
 from utils.errors import UserError
@@ -61,7 +61,9 @@ def save_images(args: argparse.Namespace, compared: list[Trained]) -> None:
     if args.fit_to == "test":
         raise UserError("--fit-to test: samples to be measured are fitted to training codes, as by evaluate.py")
     codes = trained.sample(sampler, args.sample or FIT_SIZE, args.seed, args.d or COMPONENTS)
-    number = write_images(Path(args.save_images), trained.decode_batches(codes))
+    number = write_images(folder := Path(args.save_images), trained.decode_batches(codes))
+    about = trained.summary() | {"sampler": sampler, "samples": number, "seed": args.seed}
+    files.write_json(folder.with_name(f"{folder.name}.json"), about)  # beside it: tools take all that is in the folder
     print(f"{number:,} samples ({sampler}) of {trained.name} on {args.dataset}: {args.save_images}")
 
 
@@ -88,13 +90,15 @@ def main() -> None:
 
     compared = evaluation.all_from_args(args)
     if args.save_images is not None:
+        if args.save_codes or not args.save_images:
+            raise UserError("--save-images DIR: name a folder, and call --save-codes on its own")
         return save_images(args, compared)
     args.fit_to = args.fit_to or "test"
     for trained in compared if args.save_codes else ():
-        dataset = trained.dataset(args.fit_to)
-        size = min(len(dataset), args.sample or len(dataset))
-        codes = trained.codes_once(args.fit_to, size)
-        written = evaluation.save_codes(args, "codes", trained, codes, dataset.first(size), "codes")
+        whole = len(trained.dataset(args.fit_to))
+        dataset = first_images(trained, args.fit_to, args.sample or whole)
+        codes = trained.codes_once(args.fit_to, size := len(dataset))
+        written = evaluation.save_codes(args, "codes", trained, codes, dataset, f"{args.fit_to}-codes")
         print(f"{size:,} codes of {trained.name} on {args.dataset} ({args.fit_to}): {written}")
     tasks = args.task or ([] if args.save_codes else ["reconstruction"])
     for task in TASKS if "all" in tasks else dict.fromkeys(tasks):

@@ -193,6 +193,8 @@ def main() -> None:
     if args.html is not None:
         check_html(Path(args.html))
     if args.from_cells is not None:
+        if not Path(args.from_cells).is_dir():
+            raise UserError(f"--from {args.from_cells}: no such folder; expected one of cells, as docs/data/cells")
         kept = read_cells(Path(args.from_cells))
         if not any(key in kept for group in plan.groups.values() for key in group.tasks):
             none = f"none of its {len(kept)} cells is of this plan (--epochs, --dataset ...)"

@@ -11,6 +11,7 @@ from utils import cli, files
 from utils.errors import UserError
 
 NOT_IN_A_FILE = ("help", "config", "resume")
+SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def read(path: str, parser: cli.Parser) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def read(path: str, parser: cli.Parser) -> dict[str, Any]:
     """
     source = f"--config {path}: "
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader) or {}  # values as typed
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{source}{reason}: expected a YAML file of flags, a line for each, as lr: 0.001") from error
@@ -29,21 +30,25 @@ def read(path: str, parser: cli.Parser) -> dict[str, Any]:
     flags = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     flags = {name: action for name, action in flags.items() if action.dest not in NOT_IN_A_FILE and name[:3] != "no-"}
     words: list[str] = []
+    found: dict[str, str] = {}
     for key, value in content.items():
         name = str(key).replace("_", "-")
         if name not in flags:
             near = difflib.get_close_matches(name, flags, 3) or ["see train.py --help all"]
             raise UserError(f"{source}unknown flag {key!r}; near: {', '.join(near)}")
-        option = flags[name].option_strings[-1 if value is False else 0]  # of a switch --no-... is the last
+        if (other := found.setdefault(flags[name].dest, key)) != key:
+            raise UserError(f"{source}{key} and {other} are one flag: give it once")
+        option = flags[name].option_strings[0]
         if flags[name].nargs == 0:
-            if not isinstance(value, bool | None):
+            if (switch := SWITCHES.get(str(value).lower())) is None:
                 raise UserError(f"{source}{name}: expected true or false, found {value!r}")
-            words += [option] if value or option.startswith("--no-") else []
+            option = option if switch else flags[name].option_strings[-1]  # --no-..., where there is one
+            words += [option] if switch or option.startswith("--no-") else []
         elif isinstance(value, list | dict) and (flags[name].nargs != "+" or isinstance(value, dict)):
             raise UserError(f"{source}{name}: expected one value, found {value!r}")
         elif isinstance(value, list):
             words += [option, *map(str, value)]
-        elif value is not None:
+        elif value:  # nothing behind the colon: as if the line were not there
             words += [f"{option}={value}" if option.startswith("--") else f"{option}{value}"]
     parser.source = source
     given = parser.parse_given(words)
@@ -61,9 +66,10 @@ def write(path: Path, config: Any, gpu: bool) -> None:
         head = {"dataset": config.dataset} | ({"data_path": place} if info.on_disk else {})
         if not info.other_sizes:  # one size and number of channels
             values = {key: value for key, value in values.items() if key not in ("image_size", "channels")}
-    values = head | {"model_name": path.name, "gpu": gpu} | values
+    values = head | {"checkpoint": str(path.parent.parent), "model_name": path.name, "gpu": gpu} | values
     lines = {key.replace("_", "-"): value for key, value in values.items() if value is not None}
     text = yaml.safe_dump(lines, sort_keys=False, allow_unicode=True)
     files.write_text(
-        path.with_name(path.name + ".yaml"), f"# python train.py --config THIS_FILE trains it again\n{text}"
+        path.with_name(path.name + ".yaml"),
+        f"# python train.py --config THIS_FILE trains it again, unless a --resume changed flags on the way\n{text}",
     )

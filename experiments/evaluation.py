@@ -71,7 +71,9 @@ def newest(args: argparse.Namespace) -> str:
         if others := checkpoint.available(folder):
             advice = f"of reproduce.py's give one by --model-name: {', '.join(others[:3])} ..."
         raise UserError(f"{folder}: no checkpoint there (--checkpoint, --dataset); {advice}")
-    print(f"using the newest checkpoint of {args.dataset}: {folder / names[0]}")
+    newer = checkpoint.available(folder)[0]
+    passed = f" (but for {newer}, of reproduce.py or a best epoch)" if newer != names[0] else ""
+    print(f"using the newest checkpoint of {args.dataset}: {folder / names[0]}{passed}")
     return names[0]
 
 
@@ -173,6 +175,7 @@ def save_codes(
     args: argparse.Namespace, task: str, trained: Trained, codes: Tensor, dataset: data.Dataset, what: str
 ) -> str:
     """Write codes of a data set and its labels, if any, as ``<model-name>-<what>.npy`` and ``-labels.npy``; paths."""
-    arrays = {what: codes.numpy()} | ({} if dataset.labels is None else {"labels": dataset.labels.numpy()})
+    of_labels = what.replace("codes", "labels") if "codes" in what else "labels"
+    arrays = {what: codes.numpy()} | ({} if dataset.labels is None else {of_labels: dataset.labels.numpy()})
     paths = {key: output_path(args, task, f"{trained.name}-{key}", suffix=".npy") for key in arrays}
     return " and ".join(str(files.write_array(paths[key], array)) for key, array in arrays.items())

@@ -48,8 +48,12 @@ def explore(args: argparse.Namespace, trained: Trained) -> tuple[str, dict]:
     if trained.model.latent_dim < 2:
         raise UserError(f"{trained.path}: a code of n = 1 has no plane: use --task traverse")
     codes = fitted_codes(args, trained)
-    fitted = latents.fit_pca(codes, min(COMPONENTS, *codes.shape), args.seed)
+    spread = latents.fit_pca(codes, min(COMPONENTS, *codes.shape), args.seed).explained_variance_
+    used = max(2, int((spread > 1e-12 * spread[0]).sum()))  # along others nothing changes but rounding
+    fitted = latents.fit_pca(codes, min(used, *codes.shape), args.seed)
     deviations = np.sqrt(fitted.explained_variance_)
+    if deviations[1] < 1e-6 * deviations[0]:
+        raise UserError(f"{trained.path}: {len(codes)} codes lie on a line: use --task traverse, or raise -N")
     dataset = trained.dataset("test")
     points = fitted.transform(trained.codes_once("test", len(dataset))[:POINTS].double().numpy()) / deviations
     nodes = lattice(len(deviations), trained.config.image_size)

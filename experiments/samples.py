@@ -6,7 +6,7 @@ from torch import Tensor
 import data
 from experiments.run import Run
 from experiments.trained import Trained
-from utils import plots
+from utils import checkpoint, plots
 from utils.errors import UserError
 
 NUM, COLUMNS = 64, 8  # samples of a grid
@@ -30,6 +30,6 @@ def write(run: Run, train_set: data.Dataset, reconstruction: Tensor) -> None:
         except UserError:  # a model without one
             codes = trained.sample("mvg", NUM, config.seed)
         samples = trained.decode(codes)
-    start = run.path.with_name(f"{run.path.name}.samples") / f"epoch-{run.state.epoch:04}"
+    start = run.path.with_name(run.path.name + checkpoint.SAMPLES) / f"epoch-{run.state.epoch:04}"
     plots.save_grid(start.with_name(f"{start.name}.png"), samples, COLUMNS)
     plots.save_picture(start.with_name(f"{start.name}-reconstruction.png"), reconstruction)

@@ -20,8 +20,10 @@ from utils.files import replacing
 RESERVED = ("tensorboard", "previous")  # folders beside the checkpoints
 NOT_CHECKPOINTS = {".csv", ".json", ".tmp", ".png", ".log", ".md", ".txt", ".yaml"}
 BEST = ".best"  # ends the name of the checkpoint of a run's best epoch
-BESIDE = (".csv", ".samples", ".yaml", BEST)  # what a run has beside its checkpoint
-OF_A_GROUP = re.compile(".+-[0-9a-f]{10}")  # names that reproduce.py gives to checkpoints
+SAMPLES = ".samples"  # ends the name of the folder of a run's pictures
+BESIDE = (".csv", SAMPLES, ".yaml", BEST)  # what a run has beside its checkpoint
+# Names that reproduce.py gives to checkpoints; ten decimal digits, as one hash in a hundred has, may be a user's date.
+OF_A_GROUP = re.compile(r".+-(?!\d{10})[0-9a-f]{10}")
 MAGIC_BYTES = (b"PK", b"\x80\x02")  # of the files that torch.save writes, today and before 2020
 LONGEST_NAME = 200  # bytes: file systems take 255, and results add to it
 
@@ -39,8 +41,8 @@ def path_of(folder: str | Path, dataset: str, name: str, reading: bool = False) 
     if Path(name).suffix.lower() in NOT_CHECKPOINTS or name.startswith("."):
         endings = ", ".join(sorted(NOT_CHECKPOINTS))
         raise UserError(f"--model-name {name!r}: expected a name that begins with no dot and ends in none of {endings}")
-    if name.endswith(BEST) and not reading:
-        raise UserError(f"--model-name {name!r}: {BEST} ends the names of best epochs (--keep-best): choose another")
+    if name.endswith((BEST, SAMPLES)) and not reading:
+        raise UserError(f"--model-name {name!r}: a run {Path(name).stem} would have that beside it: choose another")
     path = Path(folder) / dataset / given
     if name in RESERVED or path.is_dir():
         raise UserError(f"--model-name {name!r}: {path} is a folder, for curves or earlier runs: choose another name")
@@ -89,7 +91,8 @@ def save(path: Path, record: dict) -> None:
 def load(path: Path) -> dict:
     """What ``save`` or torch.save wrote. Raises UserError: no such file, or one that is damaged or not a checkpoint."""
     if not path.is_file():
-        others = available(path.parent)
+        run_folder = path.parent.parent if path.parent.name == "previous" else path.parent
+        others = available(run_folder) + [f"previous/{name}" for name in available(run_folder / "previous")]
         hint = f"there are: {', '.join(others)}" if others else "none has been trained yet: see train.py --help"
         raise UserError(f"{path}: no such checkpoint (--checkpoint, --dataset, --model-name); {hint}")
     try:

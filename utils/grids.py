@@ -127,6 +127,8 @@ def write_images(folder: Path, batches: Iterable[Tensor]) -> int:
     """
     from PIL import Image
 
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--save-images {folder}: expected an empty folder, or one that does not exist yet")
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UserError(f"--save-images {folder}: not an empty folder; give another, or empty it")

@@ -79,7 +79,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
         curves: label to singular values, largest first, divided by the largest; above ``threshold`` they count as rank.
         marks: x positions to mark with a dashed line and a word.
     """
-    many = len(curves) > 6  # a legend inside would cover them
+    many = len(curves) > 6  # a legend among them would cover some
     figure, (axes,) = subplots(1, 2, size=(10 if many else 8.4, 3.4))
     for axis, scale in zip(axes, ("linear", "log"), strict=True):
         for label, values in curves.items():
@@ -91,13 +91,13 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
             axis.axvline(position, color="black", linestyle="--", linewidth=0.8)
             axis.annotate(word, (position, 0.97), xycoords=("data", "axes fraction"), xytext=(3, 0),
                           textcoords="offset points", va="top", fontsize=8)  # fmt: skip
-    axes[0].set_xlim(0, 1.15 * max(max(int((values > threshold).sum()) for values in curves.values()), 5))
+    axes[0].set_xlim(0, 1.15 * max(5, *(int((values > threshold).sum()) for values in curves.values())))
     axes[1].set(xlim=(0, None), ylim=(1e-9, 2))  # below float32's precision of the covariance there is only rounding
     axes[1].axhline(threshold, color="grey", linestyle=":", linewidth=0.8)
     axes[1].annotate(f"rank: σ/σ₁ > {threshold:g}", (0.99, threshold), xycoords=("axes fraction", "data"), ha="right",
                      va="bottom", fontsize=8, color="grey")  # fmt: skip
-    where = {"loc": "outside right center"} if many else {}
-    (figure if many else axes[0]).legend(*axes[0].get_legend_handles_labels(), fontsize=8, **where)
+    beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {}
+    axes[1 if many else 0].legend(fontsize=8, **beside)
     figure.suptitle("Singular values of the latent covariance", fontsize=11)
     return figure
 

@@ -76,7 +76,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_pa
         ("resume: true", ["'resume'"]),
         ("no-residual: true", ["'no-residual'", "residual"]),
         ("lr: -1", ["--lr", "above 0", "-1"]),
-        ("lr: true", ["--lr", "above 0", "True"]),
+        ("lr: true", ["--lr", "above 0", "true"]),
         ("lr: [1, 2]", ["lr"]),
         ("epochs: 3.5", ["--epochs", "whole number"]),
         ("model: gan", ["--model", "invalid choice", "gan"]),

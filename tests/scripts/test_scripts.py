@@ -192,13 +192,16 @@ def test_samples_and_codes_as_files(trained, tmp_path, call):
     names = [f"{number:06}.png" for number in range(23)]
     assert sorted(file.name for file in (tmp_path / "samples").iterdir()) == names
     assert np.abs(np.stack([Image.open(tmp_path / "samples" / name) for name in names]) - expected.numpy()).max() <= 1
+    assert json.loads((tmp_path / "samples.json").read_text())["seed"] == 1
     assert_refused(call("generation.py", *images, "--task", "mvg", *flags), "samples", "not an empty folder")
+    assert_refused(call("generation.py", *images, "--task", "mvg", "--save-codes", *flags), "--save-codes on its own")
     images = ("--save-images", tmp_path / "more")
     assert_refused(call("generation.py", *images, *flags), "prior, mvg, gmm")
     assert_refused(call("generation.py", *images, "--task", "mvg", "--fit-to", "test", *flags), "--fit-to test")
 
     assert call("generation.py", "--save-codes", "--fit-to", "train", *flags).status == 0
-    codes, labels = (np.load(tmp_path / "digits" / "codes" / f"irmae-{what}.npy") for what in ("codes", "labels"))
+    codes, labels = (np.load(tmp_path / "digits" / "codes" / f"irmae-train-{what}.npy") for what in ("codes", "labels"))
+    assert_refused(call("generation.py", "--save-codes", "-N", 999_999, *flags), "-N 999999", "360")
     assert np.allclose(codes, run.encode(run.dataset("train")), atol=1e-5)
     assert np.array_equal(labels, run.dataset("train").labels)
     assert not list(tmp_path.rglob("irmae.png"))
