@@ -184,16 +184,16 @@ def test_the_script_from_file_to_table_and_again(own_file, tmp_path, run):
     assert len(read_rows(tmp_path)) == 6
 
 
-def test_with_and_without_the_residual_are_two_experiments(own_file, tmp_path):
+def test_with_and_without_the_residual_are_two_experiments(own_file, tmp_path, call):
     """As published by default. What earlier versions finished, without the setting, counts for neither."""
     models = ["radogaga-d", "dagmm", "isolation-forest"]
     budget = ["--runs", "1", "--epochs", "2", "--jobs", "1", "--save-path", str(tmp_path)]
-    command = [sys.executable, "anomaly.py", "--dataset", str(own_file), "--models", *models, *budget]
+    command = ["anomaly.py", "--dataset", str(own_file), "--models", *models, *budget]
     printed = []
     for flags in ([], ["--no-residual"], ["--residual"]):
-        done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-        printed.append(done.stdout)
+        done = call(*command, *flags)
+        assert done.status == 0, done.err
+        printed.append(done.out)
     assert ["3 to do" in printed[0], "2 to do" in printed[1], "0 to do" in printed[2]] == [True] * 3  # one forest
     rows = read_rows(tmp_path)
     for model in models[:2]:
@@ -203,8 +203,7 @@ def test_with_and_without_the_residual_are_two_experiments(own_file, tmp_path):
         assert with_residual["average_precision"] != without["average_precision"]
     path = tmp_path / "own-csv" / "anomaly" / "runs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))  # of the option they know nothing now
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert "2 to do" in done.stdout
+    assert "2 to do" in call(*command).out
 
 
 def test_killed_in_the_middle_it_keeps_what_is_finished_and_leaves_no_process(own_file, tmp_path, run):

@@ -17,7 +17,7 @@ ARGUMENTS = argparse.Namespace(gpu=False, threads=1, images=64, data_path=None, 
 
 def test_a_row_as_typed(tmp_path):
     flags = ("--models", "irmae", "--datasets", "mnist", "--batch-sizes", 8, "--precisions", "fp32", "--seconds", 0.1)
-    flags += ("--rounds", 2, "--images", 64, "--workers", 1, "--threads", 1, "--json", tmp_path / "rows.json")
+    flags += ("--rounds", 1, "--images", 64, "--workers", 1, "--threads", 1, "--json", tmp_path / "rows.json")
     result = run_script("benchmarks/throughput.py", *flags)
     assert result.status == 0, result.err
     assert "1 row" in result.last_line and "fp32" in result.last_line
@@ -26,7 +26,7 @@ def test_a_row_as_typed(tmp_path):
     assert saved["machine"]["threads"] == 1 and saved["machine"]["images"] == "noise"
     assert (row["model"], row["dataset"], row["batch_size"], row["precision"]) == ("irmae", "mnist", 8, "fp32")
     assert row["images_per_second"] == pytest.approx(8e3 / row["ms_per_step"])
-    assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"] and len(row["rounds"]) == 2
+    assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"] and len(row["rounds"]) == 1
     fractions = [row["flops_per_step"] / each["ours"] / each["rate"] for each in row["rounds"]]
     assert row["product_fraction"] == pytest.approx(np.median(fractions))
     assert 1e8 < row["product_flops_per_second"] < 1e14

@@ -345,7 +345,8 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     shutil.copytree(trained / "digits", tmp_path / "trained" / "digits")
     trained = tmp_path / "trained"
     flags = {"model": "ae", "lr": 1e-3, "latent_dim": 16}
-    rows = (Row("AE", flags), Row("other n", flags | {"latent_dim": 8}, (Cell("isometry.py", {"num_pairs": 50}),)))
+    other = flags | {"latent_dim": 8, "train_size": 200}
+    rows = (Row("AE", flags), Row("other n", other, (Cell("isometry.py", {"num_pairs": 50}),)))
     columns = ("mse", "rank", "fid_mvg", "isometry", "isometry_ssim_released", "metric_variation")
     table = Table("Two rows", "digits", rows, columns, ("mse",))
     monkeypatch.setitem(TABLES, "one", table)
@@ -356,7 +357,7 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     result = call("reproduce.py", *flags)
     assert result.status == 0, result.err
     new = {path.name for path in (trained / "digits").iterdir() if path.is_file()} - names
-    assert len(new) == 2 and any(name.endswith(".csv") for name in new)  # only the other n was trained
+    assert sorted(os.path.splitext(name)[1] for name in new) == ["", ".csv", ".yaml"]  # only the other n was trained
     rows = json.loads((tmp_path / "reproduce" / "one.json").read_text())["rows"]
     assert "--model-name ae --" in rows[0]["cells"][0]["command"] and rows[0]["values"]["fid_cls_mvg"][0] > 0
     assert rows[1]["cells"][0]["training"]["model"]["config"]["latent_dim"] == 8
