@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks import measurement
-from benchmarks.measurement import DTYPES, Setting, seconds_per_step
+from benchmarks.measurement import DTYPES, Setting, seconds_per_step, steps_of
 from utils import cli, devices, files, loop
 from utils.errors import UserError
 
@@ -52,12 +52,6 @@ def make_step(setting: Setting, channels_last: bool, eager: bool = False, compil
     return step
 
 
-def steps_of(step: loop.Step, batch_size: int) -> Iterator[loop.Totals]:
-    totals = loop.Totals()
-    for number in cycle((1, 2)):
-        yield from loop.epoch(step, batch_size, 0, number, totals=totals)
-
-
 def variant(setting: Setting, channels_last: bool, search=False, eager=False, compiled=False) -> dict:
     """Milliseconds of a step and of its replay alone."""
     torch.backends.cudnn.benchmark = search
@@ -71,12 +65,12 @@ def variant(setting: Setting, channels_last: bool, search=False, eager=False, co
     found = {"ms_per_step": 1e3 * seconds_per_step(steps, SECONDS, DEVICE), "first_step_seconds": first}
     if (replay := step.replay) is not None:
         found["ms_of_replay"] = 1e3 * seconds_per_step((replay() for _ in cycle((0,))), SECONDS, DEVICE)
-    fraction = measurement.flops_per_step(setting) / found["ms_per_step"] * 1e3
+    achieved = measurement.flops_per_step(setting) / found["ms_per_step"] * 1e3  # operations a second
     rate = measurement.product_rate(setting.precision, DEVICE)
     return found | {
         "captured": replay is not None,
         "product_flops_per_second": rate,
-        "product_fraction": fraction / rate,
+        "product_fraction": achieved / rate,
     }
 
 
@@ -108,7 +102,7 @@ def streams(setting: Setting, number: int) -> float:
     return number / seconds_per_step(running, SECONDS, DEVICE)
 
 
-def choices(args: argparse.Namespace) -> Iterator[tuple[Setting, dict[str, bool]]]:
+def choices() -> Iterator[tuple[Setting, dict[str, bool]]]:
     """What is compared: every choice beside the others of its network, batch and precision."""
     for model, dataset, batch in SETTINGS:
         for precision in DTYPES if batch <= 32 else ("bf16",):
@@ -119,7 +113,7 @@ def choices(args: argparse.Namespace) -> Iterator[tuple[Setting, dict[str, bool]
 
 
 def measure_variants(args: argparse.Namespace) -> Iterator[dict]:
-    for setting, chosen in choices(args):
+    for setting, chosen in choices():
         try:
             found = variant(setting, **chosen)
         except Exception as error:  # a choice that fails is a result

@@ -74,9 +74,14 @@ def our_steps(
     model = devices.prepare(config.build_model(), device)
     model.train_size = len(dataset)
     step = loop.Step(model, loop.make_optimizer(model, 1e-4), dataset.to(device), setting.precision)
+    yield from steps_of(step, setting.batch_size)
+
+
+def steps_of(step: loop.Step, batch_size: int) -> Iterator[loop.Totals]:
+    """Epoch after epoch of a step, without end."""
     totals = loop.Totals()
     for number in count(1):
-        yield from loop.epoch(step, setting.batch_size, 0, number, totals=totals)
+        yield from loop.epoch(step, batch_size, 0, number, totals=totals)
 
 
 def flops_per_step(setting: Setting) -> float:

@@ -16,7 +16,7 @@ from data.table_files import read_frame
 from experiments import seeded_runs
 from experiments.anomaly_presets import Settings
 from models.base import DensityModel
-from utils import files, plots
+from utils import checkpoint, files, plots
 from utils.errors import UserError
 
 EXPLAINED, NAMED = 20, 3  # strangest rows whose columns are named, and how many columns
@@ -94,36 +94,34 @@ def fit(run: str, train: Table, settings: Settings, seed: int, device: torch.dev
 
 
 def save(path: Path, detector: Detector, data: str) -> None:
-    with files.replacing(path) as temporary:
-        torch.save(detector.about | {"data": data}, temporary)
+    checkpoint.save(path, detector.about | {"data": data})
 
 
 def is_kept(path: Path, settings: Settings, seed: int, data: str) -> bool:
     """Whether a file holds the detector of these settings, seed and table."""
     try:
-        about = torch.load(path, weights_only=True)
+        about = checkpoint.read_tensors(path)
         return (about["settings"], about["seed"], about["data"]) == (settings, seed, data)
     except Exception:  # none there, or damaged: it is made again
         return False
 
 
 def load(path: Path, device: torch.device) -> Detector:
-    """A saved detector. Raises UserError for any other file."""
+    """A saved detector. Raises UserError for any other file, and for a damaged one."""
+    expected = "expected a model that anomaly.py saved, results/<dataset>/anomaly/*.pt"
     try:
-        about = torch.load(path, weights_only=True, map_location=device)
+        about = checkpoint.read_tensors(path)
         settings, known = about["settings"], about["ranges"]
-        about |= {key: about[key].cpu() for key in ("mean", "deviation")}
         if "rows" in about:
-            model = estimator(about["rows"].cpu(), settings, about["seed"])
+            model = estimator(about["rows"], settings, about["seed"])
         else:
             model = seeded_runs.build(settings, len(about["mean"])).to(device).eval()
             model.load_state_dict(about["weights"])
         return Detector(model, Scaler(from_ranges(known)), device, about)
-    except OSError:
-        raise
+    except OSError as error:
+        raise UserError(f"--model {path}: {error.strerror}: {expected}") from error
     except Exception as error:  # damaged, or made by something else
-        expected = "expected a model that anomaly.py saved, results/<dataset>/anomaly/*.pt"
-        raise UserError(f"--model {path}: {expected}") from error
+        raise UserError(f"--model {path}: damaged, or not a model: {expected}") from error
 
 
 def read_rows(path: Path, about: dict, ignore: list[str]) -> Table:

@@ -48,20 +48,20 @@ def explore(args: argparse.Namespace, trained: Trained) -> tuple[str, dict]:
     if trained.model.latent_dim < 2:
         raise UserError(f"{trained.path}: a code of n = 1 has no plane: use --task traverse")
     codes = fitted_codes(args, trained)
-    spread = latents.fit_pca(codes, min(COMPONENTS, *codes.shape), args.seed).explained_variance_
-    used = max(2, int((spread > 1e-12 * spread[0]).sum()))  # along others nothing changes but rounding
-    fitted = latents.fit_pca(codes, min(used, *codes.shape), args.seed)
-    deviations = np.sqrt(fitted.explained_variance_)
-    if deviations[1] < 1e-6 * deviations[0]:
+    fitted = latents.fit_pca(codes, min(COMPONENTS, *codes.shape), args.seed)
+    spread = fitted.explained_variance_
+    used = int((spread > 1e-12 * spread[0]).sum())  # along the others nothing changes but rounding
+    if used < 2:
         raise UserError(f"{trained.path}: {len(codes)} codes lie on a line: use --task traverse, or raise -N")
+    deviations = np.sqrt(spread[:used])
     dataset = trained.dataset("test")
-    points = fitted.transform(trained.codes_once("test", len(dataset))[:POINTS].double().numpy()) / deviations
+    points = fitted.transform(trained.codes_once("test", len(dataset))[:POINTS].double().numpy())[:, :used] / deviations
     nodes = lattice(len(deviations), trained.config.image_size)
-    decoded = trained.decode_batches(torch.from_numpy(fitted.inverse_transform(nodes * deviations)))
+    decoded = trained.decode_batches(torch.from_numpy(fitted.mean_ + nodes * deviations @ fitted.components_[:used]))
     images = torch.cat([x.mul(255).round().byte().permute(0, 2, 3, 1).cpu() for x in decoded])
     picture, columns = sprite(images.numpy())
     numbers = {"fitted_to": len(codes), "test_codes": len(points), "nodes": len(nodes), "reach": REACH}
-    numbers["explained_variance_ratio"] = fitted.explained_variance_ratio_.tolist()
+    numbers["explained_variance_ratio"] = fitted.explained_variance_ratio_[:used].tolist()
     numbers["steps"] = round(len(nodes) ** (1 / len(deviations)))
     content = numbers | {"points": points.round(3).tolist(), "columns": columns, "size": trained.config.image_size}
     content |= {"labels": None, "classes": None} if dataset.labels is None else {

@@ -344,6 +344,12 @@ def test_a_table_without_labels_is_scored_and_its_model_scores_new_rows(tmp_path
         new.write_text("\n".join([header, *lines]) + "\n")
         status, _, error = run("--score", new, "--model", folder / "dagmm.pt", "--save-path", tmp_path)
         assert status == 2 and message in error and len(error.splitlines()) == 1
+    damaged = bytearray((folder / "dagmm.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 1  # a bit of a weight, say
+    (tmp_path / "damaged.pt").write_bytes(damaged)
+    for file, reason in ((tmp_path / "damaged.pt", "damaged"), (tmp_path / "none.pt", "No such file")):
+        status, _, error = run("--score", new, "--model", file, "--save-path", tmp_path)
+        assert status == 2 and "--model" in error and reason in error and "results/<dataset>" in error
     status, _, error = run("--score", new, "--model", new, "--save-path", tmp_path)
     assert status == 2 and "expected a model that anomaly.py saved" in error
 
