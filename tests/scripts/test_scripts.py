@@ -150,7 +150,7 @@ def test_the_page_to_explore_holds_codes_and_what_the_decoder_makes(trained, tmp
     result = call("generation.py", *flags)
     assert result.status == 0 and "irmae.html" in result.last_line, result.err
     page = (tmp_path / "digits" / "explore" / "irmae.html").read_text()
-    assert "://" not in page and "625\ncodes, 5 steps" in page and "nearest node" in page
+    assert "://" not in page and "lattice</b> of 625 codes, 5 steps" in page and "nearest node" in page
     content = json.loads(re.search(r'id="content">(.*?)</script>', page, re.DOTALL)[1])
     sheet = Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/png;base64,([^\"]*)", page)[1])))
     assert content["columns"] == 25 and sheet.size == (25 * 32, 25 * 32)
