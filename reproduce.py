@@ -94,6 +94,7 @@ def epoch_seconds(config: RunConfig, gpu: bool) -> float:
     size = config.train_size or data.DATASETS[config.dataset].train_size or len(config.load_data("train"))
     devices.set_precision(config.precision)
     model, steps = devices.prepare(config.build_model(), device), TIMED_STEPS[device.type]
+    model.train_size = size
     shape = (steps * config.batch_size, config.channels, config.image_size, config.image_size)
     noise = Dataset(torch.randint(256, shape, dtype=torch.uint8)).to(device)
     step = loop.Step(model, loop.make_optimizer(model, config.lr), noise, config.precision)

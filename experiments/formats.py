@@ -29,13 +29,16 @@ def config_values(record: dict, path: Path) -> dict:
 
 def later_options(options: dict) -> dict:
     """Options that earlier files lack, with the values that tell how those were trained: one D for both terms, the
-    mixture of RaDOGAGA on the code alone, that of DAGMM on the reconstruction's features too; RAE before ``l2_layers``.
+    mixture of RaDOGAGA on the code alone, that of DAGMM on the reconstruction's features too; RAE before ``l2_layers``;
+    WAE-GAN's log p(z), where it has it, without a factor.
     """
     later = {"distortion2": options["distortion"]} if "distortion" in options else {}
     if "prior" in options or "lambda_energy" in options:
         later["residual"] = "lambda_energy" in options
     if "embedding_weight" in options:
         later |= {"l2_layers": "all", "sn_layers": "decoder"}
+    if "prior_offset" in options:
+        later["offset_factor"] = "fixed" if options["prior_offset"] else "learned"
     return later
 
 

@@ -22,6 +22,7 @@ from utils.flags import Flag, natural, non_negative_float, positive_float
 BETAS = (0.5, 0.999)  # of Adam, as in the released code
 INPUT_NOISE = 0.01  # standard deviation of --noise add_noise
 PRETRAIN_BATCH = 256  # images that a covariance of the code is estimated from
+OFFSET_FACTORS = ("learned", "fixed")
 DISCRIMINATOR_WIDTHS = (512, 512, 512, 512)
 
 
@@ -128,7 +129,10 @@ class WAEGAN(WAE):
 
     One backward pass trains both: the encoder's term sees the discriminator's parameters as constants, the
     discriminator's term sees the codes as constants. The encoder's term is the one that does not saturate, −log D(z).
-    With ``prior_offset`` the discriminator only has to learn the density of the codes.
+    With ``prior_offset`` log p(z) is added to the discriminator's output, which then only has to learn the density of
+    the codes. Where that is the prior's, its ideal logit is 0, and of log p(z) nothing is left: ReLU layers must learn
+    to take ``½|z|²/σ_z²`` away, which in 64 dimensions they have not after thousands of steps. A learned factor on
+    log p(z) is there from the start.
     """
 
     title = "WAE-GAN (arXiv 1711.01558): a discriminator tells codes from draws of the prior"
@@ -139,29 +143,36 @@ class WAEGAN(WAE):
         gan_weight: Annotated[float, Flag("λ, weight of the encoder's term", non_negative_float)] = 10.0,
         adversary_lr: Annotated[float, Flag("learning rate of the discriminator", positive_float)] = 5e-4,
         prior_offset: Annotated[bool, Flag("add log p(z) to the discriminator's output", switch=True)] = False,
+        offset_factor: Annotated[
+            str, Flag("factor on that log p(z): learned, from 0, or fixed at 1 as released", choices=OFFSET_FACTORS)
+        ] = "learned",
         **options,
     ):
         super().__init__(*args, **options)
         self.penalty_weight, self.prior_offset, self.adversary_lr = gan_weight, prior_offset, adversary_lr
         # The discriminator; checkpoints, metrics and the flag have had the name "adversary" from the beginning.
         self.adversary = fully_connected((self.latent_dim, *DISCRIMINATOR_WIDTHS, 1), nn.ReLU)
-        if prior_offset:
+        if prior_offset and offset_factor == "learned":
+            self.adversary.register_parameter("offset_factor", nn.Parameter(torch.zeros(())))
+        elif prior_offset:
             # The mean of log p(z) over the prior is −90.8 for n = 64: without this bias the discriminator would have to
             # learn it before anything else.
             with torch.no_grad():
-                self.adversary[-1].get_parameter("bias").add_(0.5 * self.latent_dim - self.log_normalizer())
+                self.adversary[-1].get_parameter("bias").sub_(self.mean_log_density())
 
-    def log_normalizer(self) -> float:
-        """log of the factor 1 / ((2π)^(n/2) σ_z^n) of the prior's density."""
-        return -self.latent_dim * math.log(self.pz_scale * math.sqrt(2 * math.pi))
+    def mean_log_density(self) -> float:
+        """Of log p(z) over the prior, in nats: minus its entropy, n/2 log(2πe σ_z²)."""
+        return -0.5 * self.latent_dim * math.log(2 * math.pi * math.e * self.pz_scale**2)
 
     def logits(self, z: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """The discriminator's log-odds that ``z`` ``(B, n)`` comes from the prior, ``(B,)``."""
         with torch.autocast(z.device.type, enabled=False):  # bfloat16 would round a logit of 90 to halves
             logits = functional_call(self.adversary, dict(parameters), (z,)).squeeze(1)
         if self.prior_offset:
-            # log p(z) of N(0, σ_z² I); written out, for torch.distributions looks at its arguments on the host.
-            logits = logits - 0.5 * (z / self.pz_scale).square().sum(dim=1) + self.log_normalizer()
+            # log p(z) minus its mean; written out, for torch.distributions looks at its arguments on the host.
+            offset = 0.5 * (self.latent_dim - (z / self.pz_scale).square().sum(dim=1))
+            factor = parameters.get("offset_factor")
+            logits = logits + (offset + self.mean_log_density() if factor is None else factor * offset)
         return logits
 
     def penalty(self, z: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

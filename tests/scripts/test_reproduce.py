@@ -19,9 +19,10 @@ import torch
 from conftest import ENVIRONMENT, ROOT, assert_refused, run_script
 from PIL import Image
 
+import models
 import reproduce
 from experiments import fid_features as features
-from experiments import runner
+from experiments import plan, runner
 from experiments.plan import make_plan
 from experiments.results import read_cell
 from experiments.table_types import Cell, Row, Table
@@ -269,6 +270,12 @@ def test_dry_run_starts_nothing(scripts, tmp_path, call):
     assert result.status == 0, result.err
     assert "5 groups, 5 cells to do" in result.last_line and re.search(r"training \d", result.last_line)
     assert not (scripts / "epochs.log").exists() and not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", [*models.MODELS])
+def test_an_epoch_of_every_model_can_be_timed(name):
+    config = plan.run_of({"model": name, "dataset": "digits", "arch": "mlp", "batch_size": 4})
+    assert 0 < reproduce.epoch_seconds(config, gpu=False) < 3600
 
 
 def test_commands_need_none_of_the_others_and_the_same_call_without_them_collects(scripts, tmp_path, call):
