@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 import data
-from experiments import best, samples, train_flags
+from experiments import best, ema, samples, train_flags
 from experiments.logs import Logs
 from experiments.progress import Pace
 from experiments.run import Checkpoint, Run, RunConfig, read
@@ -98,6 +98,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     if not resuming:
         pretrain(model, train_set, config.lr, device)
     distributed.seed_noise(config.seed, state.epoch, state.step)
+    ema.start(run, resuming)
     step = loop.Step(model, optimizer, train_set, config.precision, config.eager)
     fit(run, step, valid_set)
 
@@ -160,6 +161,8 @@ def train_epoch(run: Run, step: loop.Step, signals: Interrupt, pace: Pace) -> lo
     with tqdm(desc=title, total=length, initial=state.step, leave=False, disable=hidden()) as bar:
         for _ in steps:
             state.step += 1
+            if run.average is not None:
+                run.average.step()
             pace.step(totals.means)
             if bar.update():  # true when the bar is redrawn; reading the loss each step would wait for the device
                 bar.set_postfix(loss=f"{totals.means()['loss']:.4f}", **pace.left(), refresh=False)  # of this process
@@ -179,7 +182,8 @@ def validate(run: Run, valid_set: data.Dataset, signals: Interrupt) -> dict | No
     size = max(run.state.config.batch_size, least, min(most, VALID_PIXELS // pixels))
     batches = valid_set.batches(size, run.device)
     shown = tqdm(batches, "validation", -(-len(valid_set) // size), leave=False, disable=hidden())
-    return loop.evaluate(run.model, shown, run.state.config.precision, lambda: signals.poll(now=False) > Interrupt.SAVE)
+    model = ema.evaluated(run)
+    return loop.evaluate(model, shown, run.state.config.precision, lambda: signals.poll(now=False) > Interrupt.SAVE)
 
 
 def hidden() -> bool | None:
@@ -224,9 +228,9 @@ def reconstructions(run: Run, valid_set: data.Dataset) -> torch.Tensor:
     """Validation images beside their reconstructions, a picture ``(3, H, W)``."""
     from utils import plots
 
-    run.model.eval()
+    model = ema.evaluated(run).eval()
     x = next(valid_set.batches(SHOWN_IMAGES, run.device))
-    return plots.image_grid(plots.side_by_side(x, run.model(x)), columns=16)
+    return plots.image_grid(plots.side_by_side(x, model(x)), columns=16)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments import formats
+from experiments import ema, formats
 from utils import checkpoint
 
 
@@ -19,7 +19,7 @@ def finished(state: Any) -> bool:
 def keep(run: Any) -> None:
     """Copy the weights where the epoch that has ended is the best one; the next ``save`` of the run writes them."""
     if run.state.config.keep_best and best_epoch(run.state.metrics) == run.state.epoch:
-        weights = {key: value.clone() for key, value in run.model.state_dict().items()}
+        weights = {key: value.clone() for key, value in ema.evaluated(run).state_dict().items()}
         run.best = {"weights": weights, "epoch": run.state.epoch, "metrics": list(run.state.metrics)}
 
 

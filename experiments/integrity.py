@@ -67,6 +67,8 @@ def check(saved: Any, model: Autoencoder, path: Path) -> None:
     """Raises UserError where an ``experiments.run.Checkpoint`` is not of this model, newly built as it says."""
     with refusing(path):
         parts = [difference(dict(saved.weights), dict(model.state_dict()), "weights")]
+        if saved.raw_weights is not None:
+            parts.append(difference(dict(saved.raw_weights), dict(model.state_dict()), "raw_weights"))
         if saved.optimizer is not None:
             parts.append(moments(saved, model))
         if saved.random is not None:

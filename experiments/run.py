@@ -10,7 +10,7 @@ import torch
 
 import data
 import models
-from experiments import best, config_file, formats, integrity
+from experiments import best, config_file, ema, formats, integrity
 from experiments.irmae_release import unwrap
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
@@ -49,6 +49,7 @@ class RunConfig:
     samples_every: int = 0  # epochs between pictures of samples; 0 for none
     patience: int = 0  # epochs without a lower validation loss after which the training ends; 0: never
     keep_best: bool = False
+    ema: float = 0.0  # decay of the average of the weights that is evaluated; 0: the last weights are
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "RunConfig":
@@ -113,12 +114,13 @@ class Checkpoint:
     """What a checkpoint file holds: a configuration, weights, and where the training stands."""
 
     config: RunConfig
-    weights: dict
+    weights: dict  # what is evaluated
     epoch: int = 0  # finished ones
     step: int = 0  # finished ones of the epoch under way
     running: dict = field(default_factory=lambda: {"sums": {}, "count": 0})  # its losses, loop.Totals(**running)
     seconds: float = 0.0  # of training and validation that it took so far
     metrics: list = field(default_factory=list)  # a row for each finished epoch
+    raw_weights: dict | None = None  # those that are trained, where ``weights`` are their average (--ema)
     optimizer: dict | None = None  # this and the next: states to resume from; None for a file of the release
     random: dict | None = None
     provenance: list = field(default_factory=list)  # of each process that trained it: utils.provenance
@@ -154,6 +156,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)  # of what ``state.seconds`` does not count
     saved: float = field(default_factory=time.monotonic)  # when the checkpoint was written, else when the run began
     best: dict = field(default_factory=dict)  # what the file of the best epoch is to hold; {} once it does
+    average: ema.Average | None = None  # of the weights, with ``--ema``
 
     def seconds(self) -> float:
         """Of the epoch under way, in all the processes that it took."""
@@ -169,7 +172,7 @@ class Run:
         optimizer, random = self.state.optimizer, self.state.random
         assert optimizer is not None and random is not None  # train_flags.check_resumable
         integrity.check(self.state, self.model, self.path)
-        self.model.load_state_dict(self.state.weights)
+        self.model.load_state_dict(self.state.raw_weights or self.state.weights)
         own = self.optimizer.state_dict()["param_groups"]  # settings of the command line and of this device
         self.optimizer.load_state_dict(optimizer | {"param_groups": own})
         devices.match_layout(self.optimizer)
@@ -183,13 +186,13 @@ class Run:
         self.saved = time.monotonic()
         if distributed.rank() != 0:
             return
-        self.state.weights, self.state.optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        self.state.weights, self.state.optimizer = ema.evaluated(self).state_dict(), self.optimizer.state_dict()
+        self.state.raw_weights = self.model.state_dict() if self.average else None
         self.state.running, self.state.seconds, self.started = totals.state(), self.seconds(), time.monotonic()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         self.state.random = {"cpu": torch.get_rng_state(), "cuda": cuda}
         best.write(self)
-        config = self.state.config.to_dict()
-        checkpoint.save(self.path, {"format": formats.FORMAT, **vars(self.state), "config": config})
+        checkpoint.save(self.path, vars(self.state) | {"config": self.state.config.to_dict(), "format": formats.FORMAT})
         config_file.write(self.path, self.state.config, self.device.type == "cuda")
 
     def check_finite(self, losses: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 import data
+from experiments import ema
 from experiments.run import Run
 from experiments.trained import Trained
 from utils import checkpoint, plots
@@ -20,9 +21,9 @@ def write(run: Run, train_set: data.Dataset, reconstruction: Tensor) -> None:
     and running statistics stay as they are.
     """
     config = run.state.config
-    trained = Trained(run.path.name, run.path, run.model, config, run.device, seed=config.seed)
+    model = ema.evaluated(run).eval()
+    trained = Trained(run.path.name, run.path, model, config, run.device, seed=config.seed)
     trained._datasets["train", None] = train_set
-    run.model.eval()
     with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         try:

@@ -11,6 +11,7 @@ from experiments.presets import PRESETS
 from experiments.train_help import Help
 from utils import checkpoint, cli, devices
 from utils.errors import UserError
+from utils.flags import probability
 from utils.schedules import SCHEDULES
 
 MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "patience", "keep_best",
@@ -55,6 +56,8 @@ def make_parser() -> cli.Parser:
     add("--patience", type=cli.natural, default=0, metavar="E", help=what)
     what = "keep the epoch of the lowest validation loss as well, --model-name NAME.best of the evaluation scripts"
     add("--keep-best", action="store_true", help=what)
+    what = "average the weights of all steps with this decay, as 0.999, and validate and evaluate the average; 0: none"
+    add("--ema", type=probability, default=0.0, metavar="D", help=what)
     resume = "go on where the checkpoint of this name stopped, with its flags where none are given"
     add("--resume", action="store_true", help=resume)
     cli.add_checkpoint(parser, default="the model's")
@@ -167,7 +170,8 @@ def resume_flags(args: argparse.Namespace) -> dict[str, object]:
 
 def check_resumable(saved: run.Checkpoint, asked: run.RunConfig, path: Path) -> None:
     """Raises UserError where a run cannot go on from ``saved`` with the configuration of the command line."""
-    missing = [part for part in ("optimizer", "random") if getattr(saved, part) is None]
+    needed = ("optimizer", "random") + ("raw_weights",) * (saved.config.ema > 0)
+    missing = [part for part in needed if getattr(saved, part) is None]
     if missing:
         raise UserError(f"{path}: a checkpoint without {', '.join(missing)} cannot be resumed: train again")
     old, new = (config.to_dict() | config.options | config.file for config in (saved.config, asked))

@@ -10,6 +10,7 @@ import torch
 
 import models
 from data.base import Dataset
+from experiments import ema
 from experiments import fid_features as features
 from utils import checkpoint, cuda_graph, devices, loop
 
@@ -103,6 +104,22 @@ def test_a_replayed_step_takes_the_rate_of_its_epoch(gpu, call, tmp_path):
     assert [row["lr"] for row in there["metrics"]] == [row["lr"] for row in here["metrics"]]
     for key, value in here["weights"].items():
         torch.testing.assert_close(there["weights"][key], value, rtol=1e-3, atol=2e-4)
+
+
+def test_an_average_follows_replayed_steps_without_waiting(gpu):
+    run = test_loop.Training("irmae", False, pretend.NAME)
+    average = ema.Average(run.model, 0.75)
+    expected = [p.detach().cpu().double() for p in run.model.parameters()]
+    for number in (1, 2):
+        for _ in loop.epoch(run.step, 8, 0, number):
+            before = pretend.module.reads
+            average.step()
+            assert pretend.module.reads == before
+            weights = (p.detach().cpu().double() for p in run.model.parameters())
+            expected = [0.75 * mean + 0.25 * p for mean, p in zip(expected, weights, strict=True)]
+    assert run.step.replay is not None
+    for found, wanted in zip(average.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(found.cpu().double(), wanted, rtol=0, atol=1e-6)
 
 
 def test_a_graph_does_not_count_in_python(gpu):
