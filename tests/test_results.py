@@ -92,3 +92,34 @@ def test_steps_on_a_gpu():
         assert float(together[str(number)][column].replace(",", "")) == pytest.approx(
             found["steps_per_second"], abs=0.6
         )
+
+
+def test_references_of_fid_cls():
+    found = json.loads((DATA / "fid-cls-references.json").read_text())["fid_cls"].values()
+    shown = [float(cells[1].replace(",", "")) for cells in tables("results.md", "Does FID_cls")[2:]]
+    assert [shown[0], shown[3], shown[5]] == pytest.approx(list(found), abs=0.06)
+    depth = {cells[0]: float(cells[4]) for cells in tables("results.md", "Depth (IRMAE")[2:]}
+    assert [shown[k] for k in (1, 2, 4)] == pytest.approx([depth[k] for k in ("l = 8", "l = 4", "AE, l = 0")], abs=0.06)
+
+
+def test_isometry_table():
+    keys = ("isometry_released", "isometry_uniform", "isometry_released_rescaled", "isometry_uniform_rescaled",
+            "isometry_ssim_released", "metric_variation")  # fmt: skip
+    for found in json.loads((DATA / "isometry-mnist.json").read_text())["rows"]:
+        shown = row("isometry.md", "Measured: MNIST", found["model"].replace("beta", "β"))
+        for cell, key in zip(shown[1:7], keys, strict=True):
+            if key in found["seeds"]:
+                values, digits = found["seeds"][key], 2 if key == "metric_variation" else 3
+                assert cell == f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+            else:
+                assert cell == "–"
+        assert shown[7] == f"{np.mean(found['seeds']['mse']):.4f}"
+
+
+def test_ten_models():
+    columns = {"mse": 5, "ssim": 3, "fid_cls_mvg": 1, "fid_cls_gmm": 1, "fid_cls_reconstruction": 1,
+               "fid_cls_interpolation": 1, "kid_cls_mvg": 1, "rank": 0, "effective_rank": 2}  # fmt: skip
+    for found in json.loads((DATA / "ten-models-mnist.json").read_text())["rows"]:
+        cells = row("results.md", "Ten models", found["model_name"])
+        shown = [*cells[1:3], *cells[4:11]]
+        assert shown == [f"{found[key]:.{digits}f}" for key, digits in columns.items()]
