@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 import data
-from experiments import best, ema, samples, train_flags
+from experiments import best, ema, samples, tracking, train_flags
 from experiments.logs import Logs
 from experiments.progress import Pace
 from experiments.run import Checkpoint, Run, RunConfig, read
@@ -85,10 +85,13 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     run = Run(path, state, model, optimizer, device)
     if resuming:
         run.restore()
+    state.provenance.append(provenance(device, config.seed, config.precision))
+    logs = Logs(path, tracking.start(path, state))
+    logs.track(state.metrics, {})
+    if resuming:
         print(f"resuming {path} after {state.epoch} epochs and {state.step} steps")
     elif distributed.rank() == 0 and (archived := checkpoint.archive_previous_run(path)) is not None:
         print(f"the earlier {path} is now {archived}")
-    state.provenance.append(provenance(device, config.seed, config.precision))
     processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
     print(
         f"{config.model} on {config.dataset}: n = {model.latent_dim}, "
@@ -100,7 +103,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
     distributed.seed_noise(config.seed, state.epoch, state.step)
     ema.start(run, resuming)
     step = loop.Step(model, optimizer, train_set, config.precision, config.eager)
-    fit(run, step, valid_set)
+    fit(run, step, valid_set, logs)
 
 
 def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, device: torch.device) -> None:
@@ -114,10 +117,9 @@ def pretrain(model: Autoencoder, train_set: data.Dataset, lr: float, device: tor
         model.pretrain(draw, lr)
 
 
-def fit(run: Run, step: loop.Step, valid_set: data.Dataset) -> None:
+def fit(run: Run, step: loop.Step, valid_set: data.Dataset, logs: Logs) -> None:
     """The remaining epochs: train, validate, save, and show the losses."""
     state, config, name, signals = run.state, run.state.config, run.path.name, Interrupt()
-    logs = Logs(run.path)
     steps, epochs = -(-len(step.dataset) // config.batch_size), config.epochs - state.epoch
     pace = Pace(name, run.device, epochs, epochs * steps - state.step)
     scheduler = LambdaLR(run.optimizer, run.lr_factor, last_epoch=state.epoch - 1)

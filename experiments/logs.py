@@ -9,17 +9,23 @@ import logging
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from utils import files
 
 
 class Logs:
-    """The logs of the run whose checkpoint is ``path``. TensorBoard is imported with the first event: it is slow."""
+    """The logs of the run whose checkpoint is ``path``. TensorBoard is imported with the first event: it is slow.
 
-    def __init__(self, path: Path):
+    ``tracker`` is a run of wandb (``experiments.tracking``), or None.
+    """
+
+    def __init__(self, path: Path, tracker: Any = None):
+        self.tracker = tracker
         self.table = path.with_name(path.name + ".csv")
         self.folder = path.parent / "tensorboard" / path.name
         self.file: Path | None = None  # of this process, once it has written events
@@ -28,6 +34,7 @@ class Logs:
         """The last row of the metrics, and pictures ``(3, H, W)`` in [0, 1] of its epoch."""
         files.write_csv(self.table, metrics)
         self.write(metrics[-1:], images)
+        self.track(metrics[-1:], images)
 
     def complete(self, metrics: list[dict]) -> None:
         """Write the CSV again, and the curves from the first epoch on that they lack or have of another run."""
@@ -41,6 +48,16 @@ class Logs:
             )
             if (first := next(wrong, None)) is not None:
                 self.write(metrics[first:])
+
+    def track(self, rows: list[dict], images: dict[str, Tensor]) -> None:
+        """Log what wandb's run, which may be a resumed one, does not have yet."""
+        if self.tracker is not None:
+            import wandb
+
+            shown = {tag: wandb.Image(to_pil_image(picture.cpu())) for tag, picture in images.items()}
+            for row in rows:
+                if row["epoch"] >= self.tracker.step:
+                    self.tracker.log(tagged(row) | shown, step=row["epoch"])
 
     def scalars(self) -> dict[tuple[str, int], float]:
         """The values in TensorBoard's files by tag and epoch; where a file is damaged, those before that place."""

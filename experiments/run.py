@@ -49,6 +49,7 @@ class RunConfig:
     samples_every: int = 0  # epochs between pictures of samples; 0 for none
     patience: int = 0  # epochs without a lower validation loss after which the training ends; 0: never
     keep_best: bool = False
+    wandb: str = ""  # a project of Weights & Biases, or ""
     ema: float = 0.0  # decay of the average of the weights that is evaluated; 0: the last weights are
 
     @classmethod
@@ -68,9 +69,8 @@ class RunConfig:
         options |= {key: value for key in options if (value := getattr(args, key)) is not None}
         latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
         values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
-        values |= {key: described[key] for key in ("image_size", "channels")}
-        values |= {"model": name, "options": options, "file": file}
-        values |= {"architecture": described["architecture"], "latent_dim": args.latent_dim or latent_dim}
+        values |= {key: described[key] for key in ("image_size", "channels", "architecture")}
+        values |= {"model": name, "options": options, "file": file, "latent_dim": args.latent_dim or latent_dim}
         values |= data.choose_options(args.dataset, {key: values[key] for key in data.UNRECORDED})
         values |= {"data_path": str(path.resolve()), "data_fingerprint": data.fingerprint(args.dataset, path)}
         return cls(**values)

@@ -6,7 +6,7 @@ from typing import Any
 
 import data
 import models
-from experiments import config_file, run
+from experiments import config_file, run, tracking
 from experiments.presets import PRESETS
 from experiments.train_help import Help
 from utils import checkpoint, cli, devices
@@ -14,7 +14,7 @@ from utils.errors import UserError
 from utils.flags import probability
 from utils.schedules import SCHEDULES
 
-MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "patience", "keep_best",
+MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "patience", "keep_best", "wandb",
               "data_path", "data_fingerprint", "skip_corrupt")  # of a run  # fmt: skip
 
 
@@ -58,6 +58,8 @@ def make_parser() -> cli.Parser:
     add("--keep-best", action="store_true", help=what)
     what = "average the weights of all steps with this decay, as 0.999, and validate and evaluate the average; 0: none"
     add("--ema", type=probability, default=0.0, metavar="D", help=what)
+    what = "log to this project of Weights & Biases too (pip install wandb; WANDB_MODE=offline: to ./wandb alone)"
+    add("--wandb", default="", metavar="PROJECT", help=what)
     resume = "go on where the checkpoint of this name stopped, with its flags where none are given"
     add("--resume", action="store_true", help=resume)
     cli.add_checkpoint(parser, default="the model's")
@@ -76,6 +78,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.with_defaults(preset | given)
     if args.resume:
         args = parser.with_defaults(resume_flags(args) | preset | given)
+    tracking.require(args.wandb)
     return args
 
 
