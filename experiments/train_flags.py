@@ -37,7 +37,7 @@ def make_parser() -> cli.Parser:
     what = f"the model, of {', '.join(models.MODELS)} (default: what -l and --vae say, else ae)"
     add("--model", choices=list(models.MODELS), metavar="MODEL", help=what)
     networks = f"the networks (default: those the model is published with): {cli.titles(models.ARCHS)}"
-    networks += "; of a file: relu:512-256 (default) or mlp:512-256 (tanh), hidden layers of these widths, or conv"
+    networks += "; relu:512-256 (default of a file), mlp:512-256: hidden layers of these widths with ReLU, tanh"
     add("--arch", type=arch_name, metavar="ARCH", help=networks)
     add_options(parser)
     add = cli.add_run(parser, batch_size=32).add_argument

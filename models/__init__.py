@@ -120,11 +120,9 @@ def choose(name: str | None, linear_layers: int | None, vae: bool) -> str:
 def architecture(name: str, arch: str | None, described: dict) -> str:
     """The name of a model's networks on a data set that ``data.describe`` describes; ``arch`` None: as published."""
     arch = arch or find(name).default_arch
-    if ":" in arch:
-        raise UserError(f"--arch {arch}: networks of vectors; --dataset {described['name']} has images")
     if arch == "conv":
         return described["architecture"]
-    return f"{'image-mlp' if arch == 'mlp' else arch}-{described['image_size']}"
+    return f"{f'image-{arch}' if arch == 'mlp' or ':' in arch else arch}-{described['image_size']}"
 
 
 def require_squared_error(name: str) -> None:
@@ -138,8 +136,8 @@ def arch(architecture: str) -> str:
     """What ``--arch`` was for networks of this name."""
     if networks.VECTORS.fullmatch(architecture):
         return architecture
-    family, _ = networks.split(architecture)
-    return {"image-mlp": "mlp"}.get(family, family if family in ARCHS else "conv")
+    family = networks.split(architecture)[0].removeprefix("image-")
+    return family if family in ARCHS or ":" in family else "conv"
 
 
 def image_size(architecture: str) -> int:

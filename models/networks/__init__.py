@@ -2,7 +2,8 @@
 
 ``"shape"``, ``"mnist"``, ``"celeba"``: the networks of IRMAE. ``"conv-128"``, ``"wae-64"``, ``"gdn-64"``,
 ``"image-mlp-32"``: a family at an image size. ``"field-64"``: ``"conv-64"`` for fields of values of any range.
-``"mlp:64-32"`` and ``"relu:64-32"``: for vectors, hidden layers of 64 and 32 with tanh or ReLU.
+``"mlp:64-32"`` and ``"relu:64-32"``: for vectors, hidden layers of 64 and 32 with tanh or ReLU; for images of 48 pixels
+``"image-relu:64-32-48"``.
 """
 
 import re
@@ -24,6 +25,7 @@ DIVISORS = {  # of the image size, in each family
 }
 IMAGE_SIZES = range(32, 257)
 VECTORS = re.compile(r"(mlp|relu):([1-9]\d*(?:-[1-9]\d*)*)")
+IMAGE_VECTORS = re.compile("image-" + VECTORS.pattern)
 
 
 def any_range(architecture: str) -> bool:
@@ -41,10 +43,11 @@ def split(architecture: str) -> tuple[str, int]:
     if architecture in PUBLISHED:
         return architecture, PUBLISHED[architecture]
     family, _, digits = architecture.rpartition("-")
-    if family not in DIVISORS or not digits.isdecimal():
+    kind = "image-mlp" if IMAGE_VECTORS.fullmatch(family) else family
+    if kind not in DIVISORS or not digits.isdecimal():
         names = ", ".join([*PUBLISHED, *(f"{name}-S" for name in DIVISORS)])
         raise UserError(f"unknown architecture {architecture!r}: choose from {names} (S pixels) or mlp:64-32")
-    sizes = [size for size in IMAGE_SIZES if size % DIVISORS[family](size) == 0]
+    sizes = [size for size in IMAGE_SIZES if size % DIVISORS[kind](size) == 0]
     if int(digits) not in sizes:
         choices = f"{sizes[0]} to {sizes[-1]}" if len(sizes) == len(IMAGE_SIZES) else ", ".join(map(str, sizes))
         raise UserError(
@@ -72,10 +75,11 @@ def build_networks(
     """
     code_width = code_width or latent_dim
     if match := VECTORS.fullmatch(architecture):
-        hidden_widths = tuple(int(width) for width in match[2].split("-"))
-        activation = {"mlp": nn.Tanh, "relu": nn.ReLU}[match[1]]
-        return mlp.vector_networks(hidden_widths, channels, code_width, latent_dim, output or nn.Identity(), activation)
+        return mlp.networks(match[1], match[2], (channels,), code_width, latent_dim, output or nn.Identity())
     family, size = split(architecture)
+    if match := IMAGE_VECTORS.fullmatch(family):
+        shape = (channels, size, size)
+        return mlp.networks(match[1], match[2], shape, code_width, latent_dim, output or nn.Tanh())
     if family == "image-mlp":
         return mlp.image_networks((channels, size, size), code_width, latent_dim, output or nn.Tanh(), dropout)
     if family == "gdn":

@@ -18,18 +18,20 @@ def fully_connected(widths: tuple[int, ...], activation: type[nn.Module] = nn.Ta
     return nn.Sequential(*layers[:-1])
 
 
-def vector_networks(
-    hidden_widths: tuple[int, ...],
-    features: int,
-    code_width: int,
-    latent_dim: int,
-    output: nn.Module,
-    activation: type[nn.Module] = nn.Tanh,
+def networks(
+    kind: str, widths: str, shape: tuple[int, ...], code_width: int, latent_dim: int, output: nn.Module
 ) -> tuple[nn.Module, Decoder]:
-    """Of vectors ``(B, features)``: linear layers, the activation between them; the decoder's in reverse order."""
-    encoder = named(layers=fully_connected((features, *hidden_widths, code_width), activation))
-    decoder = fully_connected((latent_dim, *reversed(hidden_widths), features), activation)
-    return encoder, Decoder(output, layers=decoder)
+    """Of vectors or images ``(B, *shape)``: linear layers, the activation between them; the decoder's in reverse order.
+
+    Args:
+        kind: "mlp", tanh, or "relu".
+        widths: of the hidden layers, "64-32".
+    """
+    size, activation = math.prod(shape), {"mlp": nn.Tanh, "relu": nn.ReLU}[kind]
+    hidden = tuple(int(width) for width in widths.split("-"))
+    encoder = named(flatten=nn.Flatten(), layers=fully_connected((size, *hidden, code_width), activation))
+    decoder = fully_connected((latent_dim, *reversed(hidden), size), activation)
+    return encoder, Decoder(output, layers=decoder, image=nn.Unflatten(1, shape))
 
 
 def image_networks(

@@ -84,6 +84,27 @@ def test_vectors():
     assert [tuple(p.shape) for p in decoder.parameters() if p.ndim == 2] == [(4, 3), (6, 4), (10, 6)]
 
 
+def test_images_as_vectors():
+    """The layers of a vector of all pixels, and the flag that asked for them found again."""
+    architecture = models.architecture("ae", "relu:6-4", {"image_size": 33})
+    assert models.arch(architecture) == "relu:6-4" and models.image_size(architecture) == 33
+    encoder, decoder = build_networks(architecture, channels=3, latent_dim=2)
+    flat_encoder, flat_decoder = build_networks("relu:6-4", 3 * 33 * 33, 2, output=torch.nn.Tanh())
+    flat_encoder.load_state_dict(encoder.state_dict())
+    flat_decoder.load_state_dict(decoder.state_dict())
+    x = torch.rand(5, 3, 33, 33)
+    assert torch.equal(encoder(x), flat_encoder(x.flatten(1)))
+    assert torch.equal(decoder(encoder(x)).flatten(1), flat_decoder(encoder(x)))
+    vae = models.build("vae", architecture=architecture, channels=3, latent_dim=2)
+    assert 0 <= vae(x).min() <= vae(x).max() <= 1 and set(vae.losses(x)) >= {"loss"}
+
+
+@pytest.mark.parametrize("name", ["image-relu:-32", "image-relu:8", "image-relu:8-31", "image-foo:8-32"])
+def test_images_as_vectors_of_no_width_or_size(name):
+    with pytest.raises(UserError, match="32"):
+        build_networks(name, 1, 4)
+
+
 @pytest.mark.parametrize("name", ["mnits", "mlp:", "mlp:0", "mlp:4-"])
 def test_unknown_architecture_lists_what_there_is(name):
     with pytest.raises(UserError, match="mnist"):

@@ -132,7 +132,6 @@ def test_a_model_belongs_to_the_file_as_it_was(run, folder):
         (("--dataset", "own.csv", "--arch", "gdn"), ["--arch gdn", "relu:512-256"]),
         (("--dataset", "own.csv", "--arch", "conv"), ["--arch conv", "square fields"]),
         (("--dataset", "own.csv", "--image-size", 64), ["--image-size 64"]),
-        (("--dataset", "digits", "--arch", "relu:8"), ["--arch relu:8", "digits", "images"]),
         (("--dataset", "digits", "--split", "time"), ["--split time", "a file of your own"]),
         (("--dataset", "own.csv", "--model", "radogaga", "--distortion", "ssim"), ["ssim", "mse"]),
     ],
