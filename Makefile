@@ -9,7 +9,7 @@ FILES := --dataset digits --checkpoint $(DEMO)/checkpoint --save-path $(DEMO)/re
 TRAIN := OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset digits --checkpoint $(DEMO)/checkpoint --resume \
          -n 32 --epochs 80 --lr 1e-3
 
-.PHONY: demo test faults bench gpu lint clean
+.PHONY: demo test faults bench gpu pretrained lint clean
 
 # One thread each, side by side, is the fastest way through two small trainings on two cores. A second `make demo`
 # finds them done and only draws.
@@ -19,6 +19,12 @@ demo: $(INSTALLED)
 	@$(BIN)/python singular.py $(FILES) --model-name ae irmae
 	@for model in ae irmae; do $(BIN)/python generation.py $(FILES) --task mvg --fit-to train --model-name $$model || exit 1; done
 	@$(BIN)/python generation.py $(FILES) --task pca --fit-to train --model-name irmae
+
+# The small models of pretrained/ again, and how far they are from those: about a minute. Its README.md has the budget.
+pretrained: $(INSTALLED)
+	for l in 0 4; do OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset digits --checkpoint build/pretrained --resume \
+	    --arch relu:100 -n 32 --epochs 80 --lr 1e-3 -l $$l || exit 1; done
+	$(BIN)/python benchmarks/pretrained.py build/pretrained
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --ignore tests/faults
@@ -57,4 +63,4 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(DEMO) build .pytest_cache .ruff_cache .mypy_cache

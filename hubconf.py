@@ -1,9 +1,12 @@
-"""Entry points of PyTorch Hub: ``load`` for a trained model, and one entry for each model with initial weights.
+"""Entry points of PyTorch Hub: ``load`` and ``pretrained`` for trained models, one for each with initial weights.
 
 import torch
 run = torch.hub.load("path/of/this/repository", "load", "checkpoint/mnist/irmae", source="local")
+run = torch.hub.load("path/of/this/repository", "pretrained", "digits/irmae", source="local")
 model = torch.hub.load("path/of/this/repository", "irmae", source="local", dataset="celeba", linear_layers=4)
 """
+
+from pathlib import Path
 
 import data
 import models.base
@@ -15,6 +18,11 @@ dependencies = ["torch", "torchvision", "numpy", "scipy", "sklearn", "tqdm"]
 def load(checkpoint: str, device: str = "cpu", data_path: str | None = None) -> trained.Trained:
     """The trained model of a checkpoint file; see ``experiments.trained.load``."""
     return trained.load(checkpoint, device, data_path)
+
+
+def pretrained(name: str = "digits/irmae", device: str = "cpu") -> trained.Trained:
+    """A small trained model that comes with the repository, "digits/ae" or "digits/irmae" (pretrained/README.md)."""
+    return trained.load(Path(__file__).parent / "pretrained" / name, device)
 
 
 def _entry(name: str):
