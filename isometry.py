@@ -127,15 +127,14 @@ def draw(models: list[Measured]) -> "plots.Figure":
     titles = {"mse": "in data space (mse)", "ssim": "in data space (1 − SSIM)"}
     metrics = [metric for metric in titles if f"{metric}-difference" in models[0].arrays]
     columns = len(metrics) + 2
-    figure, axes = plots.subplots(len(models), columns, size=(2.4 * columns, 2.3 * len(models) + 0.3))
+    figure, axes = plots.subplots(len(models), columns, size=(2.4 * columns, 2.4 * len(models) + 0.3))
     for line, measured in zip(axes, models, strict=True):
         row, arrays = measured.row, measured.arrays
         for axis, metric in zip(line, metrics, strict=False):
             axis.plot(arrays["latent"], arrays[f"{metric}-difference"], ".", markersize=2, rasterized=True)
             r = row["pearson"][row["pairs"]][f"{metric}-difference"]
-            axis.set_title(
-                f"{plots.plain(row['model_name'])}: {'no r' if r is None else f'r = {r:.4f}'}", fontsize=10, loc="right"
-            )
+            words = "no r" if r is None else f"r = {r:.4f}"
+            axis.set_title(f"{plots.plain(row['model_name'])}\n{words}", fontsize=10, loc="right")
             axis.set_xlabel("in latent space", loc="left")
             axis.set_ylabel(titles[metric])
             axis.ticklabel_format(style="sci", scilimits=(0, 0))
@@ -147,9 +146,11 @@ def draw(models: list[Measured]) -> "plots.Figure":
         line[-1].plot(dimensions, mean, label="Jacobian, mean")
         line[-1].fill_between(dimensions, mean - spread, mean + spread, alpha=0.3, label="± deviation over codes")
         difference = arrays["metric:mse-difference"].mean(axis=0)
-        line[-1].plot(dimensions, difference, "--", linewidth=0.8, label="finite difference")
+        line[-1].plot(dimensions, difference, "k--", linewidth=0.8, label="finite difference")
         line[-1].set_ylim(bottom=0)
         line[-1].set(xlabel="dimension, by variance", ylabel="length² of a unit step (mse)")
+        for axis in line[-2:]:
+            axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat:
         axis.tick_params(labelsize=8)
         for part in (axis.xaxis, axis.yaxis):
@@ -157,6 +158,7 @@ def draw(models: list[Measured]) -> "plots.Figure":
             part.get_offset_text().set_fontsize(8)
     for axis in axes[:-1].flat:
         axis.set_xlabel("")
+        axis.xaxis.get_offset_text().set_visible(False)  # the last line has it; here the next line's title is
     figure.legend(*axes[0][-1].get_legend_handles_labels(), fontsize=9, loc="outside lower right", ncols=3)
     return figure
 

@@ -56,7 +56,7 @@ def report(row: dict) -> str:
         line += f" of {row['posterior']}s"
         other = "means" if row["posterior"] == "sample" else "samples"
         line += f"; of {other} {row[other]['rank']} and {row[other]['effective_rank']:.2f}"
-    line += f" ({row['images']:,} test images of {row['dataset']})"
+    line += f" ({row['images']:,} test {'rows' if 'scale' in row else 'images'} of {row['dataset']})"
     line += evaluation.listed(row["cautions"])
     if "factors" in row:
         line += "\n  R² of the factors from the codes: " + ", ".join(f"{k} {v:.2f}" for k, v in row["factors"].items())

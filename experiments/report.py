@@ -115,7 +115,7 @@ def draw(result: Result) -> "Figure":
         if along_x:  # colours and dashes are the same everywhere: one legend, where both are
             max(axes[0], key=lambda axis: len(axis.get_legend_handles_labels()[1])).legend(fontsize=8)
     where = f" on {result.dataset}" if result.dataset else ""
-    figure.suptitle(textwrap.fill(f"{result.table.title}{where}", 80), fontsize=10)
+    figure.suptitle(textwrap.fill(f"{result.table.title}{where}", int(12 * figure.get_figwidth())), fontsize=10)
     return figure
 
 
@@ -132,7 +132,7 @@ def draw_rows(axis: "Axes", result: Result) -> None:
     for line in result.lines:
         points = [(place, line.mean(name), line.std(name)) for place, name in places if line.values(name)]
         curve(axis, points, line.row.label)
-    axis.set(xscale="log", xlabel=result.table.axis)
+    axis.set(xscale="log", xlabel=result.table.axis, ylabel="test accuracy")
     if axis.lines:
         axis.legend(fontsize=8)
 

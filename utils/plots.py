@@ -94,8 +94,7 @@ def spectra(curves: dict[str, np.ndarray], threshold: float, marks: Sequence[tup
     axes[0].set_xlim(0, 1.15 * max(5, *(int((values > threshold).sum()) for values in curves.values())))
     axes[1].set(xlim=(0, None), ylim=(1e-9, 2))  # below float32's precision of the covariance there is only rounding
     axes[1].axhline(threshold, color="grey", linestyle=":", linewidth=0.8)
-    axes[1].annotate(f"rank: σ/σ₁ > {threshold:g}", (0.99, threshold), xycoords=("axes fraction", "data"), ha="right",
-                     va="bottom", fontsize=8, color="grey")  # fmt: skip
+    axes[1].set_title(f"dotted: σ / σ₁ = {threshold:g}, above which values count as rank", fontsize=8, color="grey")
     beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {}
     axes[1 if many else 0].legend(fontsize=8, **beside)
     figure.suptitle("Singular values of the latent covariance", fontsize=11)
