@@ -15,7 +15,8 @@ import models
 from experiments import run
 from utils import distributed
 
-FLAGS = ("--dataset", "digits", "--arch", "mlp", "-l", 2, "-n", 8, "--lr", 1e-4, "--train-size", 321, "--valid-size", 41)
+FLAGS = ("--dataset", "digits", "--arch", "mlp", "-l", 2, "-n", 8)
+FLAGS += ("--lr", 1e-4, "--train-size", 321, "--valid-size", 41)
 
 
 def torchrun(script: str, *arguments: object) -> subprocess.Popen:
