@@ -20,7 +20,8 @@ demo: $(INSTALLED)
 	@for model in ae irmae; do $(BIN)/python generation.py $(FILES) --task mvg --fit-to train --model-name $$model || exit 1; done
 	@$(BIN)/python generation.py $(FILES) --task pca --fit-to train --model-name irmae
 
-# The small models of pretrained/ again, and how far they are from those: about a minute. Its README.md has the budget.
+# The small models of pretrained/ again, and how far they are from those: a minute or two (a second time it compares only;
+# `make clean`). pretrained/README.md has the budget.
 pretrained: $(INSTALLED)
 	for l in 0 4; do OMP_NUM_THREADS=1 $(BIN)/python train.py --dataset digits --checkpoint build/pretrained --resume \
 	    --arch relu:100 -n 32 --epochs 80 --lr 1e-3 -l $$l || exit 1; done
