@@ -62,13 +62,13 @@ LABELS = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = 
           "isolation-forest": "IsolationForest", "one-class-svm": "OneClassSVM"}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["thyroid", "arrhythmia"])
+@pytest.mark.parametrize("name", ["thyroid", "arrhythmia", "kddcup", "kddcup-rev"])
 def test_anomaly_tables(name):
+    heading = {"kddcup": "KDD Cup\n", "kddcup-rev": "KDD Cup-rev"}.get(name, name.capitalize())
     content = json.loads((DATA / f"anomaly-{name}.json").read_text())
     for found in content["rows"]:
-        shown = row(
-            "anomaly.md", name.capitalize(), LABELS[found["model"]] + ", z alone" * (found["residual"] is False)
-        )
+        label = LABELS[found["model"]] + ", z alone" * (found["residual"] is False)
+        shown = row("anomaly.md", heading, label)
         for cell, metric in zip(shown[1:6], ("precision", "recall", "f1", "roc_auc", "average_precision"), strict=True):
             values = found[metric]["values"]
             assert cell == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
