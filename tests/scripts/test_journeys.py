@@ -91,11 +91,13 @@ def test_the_code_of_the_python_page(trained, call, tmp_path, monkeypatch):
     page = page.replace("checkpoint/mnist", f"{trained}/digits").replace('"PATH"', repr(str(ROOT)))
     names = {"images": np.zeros((3, 1, 32, 32), np.float32), "values": values}
     blocks = [fenced for kind, fenced, _ in PARTS.findall(page) if kind == "python"]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     exec(compile(blocks[0], "first", "exec"), names)
     assert names["z"].shape == (3, 16) and names["x"].shape == (64, 1, 32, 32)
     exec(compile(blocks[1], "second", "exec"), names)
     assert names["values_again"].shape == (100, 4) and np.isfinite(evaluation.error_at_rank(names["run"], 3))
-    exec(compile(blocks[2], "third", "exec"), names)
+    exec(compile(blocks[2].replace("pretrained/digits", f"{ROOT}/pretrained/digits"), "third", "exec"), names)
+    assert names["run"].config.latent_dim == 32 and names["run"].path.parent == ROOT / "pretrained" / "digits"
+    exec(compile(blocks[3], "fourth", "exec"), names)
     codes = torch.zeros(1, names["model"].latent_dim)
     assert names["run"].name == "irmae" and names["model"].decode(codes).shape == (1, 3, 64, 64)
