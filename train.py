@@ -102,6 +102,7 @@ def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> 
         pretrain(model, train_set, config.lr, device)
     distributed.seed_noise(config.seed, state.epoch, state.step)
     ema.start(run, resuming)
+    ema.caution(config, len(train_set))
     step = loop.Step(model, optimizer, train_set, config.precision, config.eager)
     fit(run, step, valid_set, logs)
 

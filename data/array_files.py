@@ -42,7 +42,7 @@ def read(path: Path, label: str | None = None, ignore: Sequence[str] = ()) -> Ar
 def read_once(path: Path, label: str | None, ignore: tuple[str, ...], status: tuple[int, int]) -> Array:
     """``read`` of a file as it is at this ``status``."""
     text = path.name.lower().endswith((".csv", ".csv.gz"))
-    frame, labels, shape = (text_columns if text else archive_columns)(path, label)
+    frame, labels, shape = text_columns(path, label, ignore) if text else archive_columns(path, label)
     ignored = [find(frame, name, "--ignore", path) for name in ignore]
     if ignored and len(shape) > 1:
         raise UserError(f"--ignore {ignored[0]}: leaves columns out, but {path} has fields of shape {shape}")
@@ -67,9 +67,11 @@ def read_once(path: Path, label: str | None, ignore: tuple[str, ...], status: tu
     return Array(values.reshape(-1, *shape) if len(shape) > 1 else values, names, codes, classes)
 
 
-def text_columns(path: Path, label: str | None) -> tuple[pd.DataFrame, pd.Series | None, tuple[int, ...]]:
+def text_columns(
+    path: Path, label: str | None, unchecked: tuple[str, ...]
+) -> tuple[pd.DataFrame, pd.Series | None, tuple[int, ...]]:
     """The columns of a CSV file without the label, the label, and the shape of a row."""
-    frame, _ = read_frame(path)
+    frame, _ = read_frame(path, unchecked)
     named = [column for column in map(str, frame) if is_label_name(column) and is_class(frame[column])]
     if label is None and len(named) > 1:
         raise UserError(f"{path}: columns {' and '.join(named)} could each be the label: say which with --label COLUMN")

@@ -97,5 +97,6 @@ def as_images(images: Tensor | np.ndarray, shape: tuple[int, int, int]) -> Tenso
     if x.dtype == torch.uint8:
         return x / 255
     if not x.is_floating_point() or (x.numel() and not (x.min() >= 0 and x.max() <= 1)):
-        raise UserError(f"images of type {x.dtype}: expected uint8, or floats in [0, 1]")
+        found = f", {float(x.min()):.3g} to {float(x.max()):.3g}" if x.numel() and not x.is_complex() else ""
+        raise UserError(f"images of type {x.dtype}{found}: expected uint8, or floats in [0, 1]")
     return x.float()

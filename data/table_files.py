@@ -17,6 +17,7 @@ from data.table_columns import is_header, is_missing, is_number
 from utils.errors import UserError
 
 SUFFIXES = (".csv", ".txt", ".data", ".gz", ".npz", ".mat")
+OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # between columns
 HEAD = 100  # rows that tell a header from values
 # Before pandas 3 a fast parser, wrong in the last digit, is the default; since then this argument is deprecated.
 EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
@@ -46,6 +47,8 @@ def read_frame(path: Path, unchecked: Sequence[str] = (), header: bool | None = 
         return read_text(path, unchecked, header)
     except (UserError, MemoryError):
         raise
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not text in UTF-8, or damaged ({error}): save it as UTF-8") from error
     except Exception as error:
         raise damaged(path, error) from error
 
@@ -127,7 +130,8 @@ def read_text(path: Path, unchecked: Sequence[str], header: bool | None) -> tupl
             raise UserError(f"{path}: expected at least two rows, found {len(head)}")
         width = len(head[0][1])
         if width < 2:
-            raise UserError(f"{path}: expected columns separated by commas, found one column")
+            found = next((what for sign, what in OTHER_SIGNS.items() if sign in "".join(head[0][1])), "one column")
+            raise UserError(f"{path}: expected columns separated by commas, found {found}: save it with commas")
         refuse_width(head, path, width)
         header = is_header([row for _, row in head]) if header is None else header
         names = [name.strip().lower() if header else str(k + 1) for k, name in enumerate(head[0][1])]
@@ -150,7 +154,7 @@ def read_text(path: Path, unchecked: Sequence[str], header: bool | None) -> tupl
         frame.columns = [str(position + 1) for position in range(width)]
     columns = {}
     for position, name in enumerate(frame.columns):
-        if all(is_missing(str(value)) for value in frame[name].unique()):
+        if names[position] not in skipped and all(is_missing(str(value)) for value in frame[name].unique()):
             print(f"{path}: column {name} left out: it has no values")
         elif names[position] in skipped:
             columns[name] = frame[name].cat.rename_categories(str)
@@ -181,7 +185,8 @@ def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int) -> No
     """Raises UserError for a value that cannot be used, the first of ``wrong`` of its column."""
     where = f"{path}: row {line}, column {column}"
     if is_missing(cell):
-        raise UserError(f"{where}: the value is missing ({cell!r}); fill it in or remove the row")
+        more = f", and {wrong - 1} more of this column" if wrong > 1 else ""
+        raise UserError(f"{where}: the value is missing ({cell!r}){more}; fill it in or remove the row")
     if is_number(cell):
         more = f", and {wrong - 1} more of this column" if wrong > 1 else ""
         raise UserError(f"{where} is {float(cell)}{more}; fill such values in")

@@ -21,12 +21,13 @@ def read(path: str, parser: cli.Parser) -> dict[str, Any]:
     """
     source = f"--config {path}: "
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader) or {}  # values as typed
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)  # values as typed
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{source}{reason}: expected a YAML file of flags, a line for each, as lr: 0.001") from error
     if not isinstance(content, dict):
-        raise UserError(f"{source}expected a flag on each line, as lr: 0.001, found a {type(content).__name__}")
+        kind = f"a {type(content).__name__}" if content else "none"
+        raise UserError(f"{source}expected a flag on each line, as lr: 0.001, found {kind}")
     flags = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     flags = {name: action for name, action in flags.items() if action.dest not in NOT_IN_A_FILE and name[:3] != "no-"}
     words: list[str] = []
@@ -34,8 +35,10 @@ def read(path: str, parser: cli.Parser) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("_", "-")
         if name not in flags:
-            near = difflib.get_close_matches(name, flags, 3) or ["see train.py --help all"]
-            raise UserError(f"{source}unknown flag {key!r}; near: {', '.join(near)}")
+            near = ", ".join(difflib.get_close_matches(name, flags, 3))
+            hint = f"near: {near}" if near else "see train.py --help all"
+            hint = "it is for the command line" if name in NOT_IN_A_FILE else hint
+            raise UserError(f"{source}unknown flag {key!r}; {hint}")
         if (other := found.setdefault(flags[name].dest, key)) != key:
             raise UserError(f"{source}{key} and {other} are one flag: give it once")
         option = flags[name].option_strings[0]

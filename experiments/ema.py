@@ -8,6 +8,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from models.base import Autoencoder
 
+FORGOTTEN = 0.01  # share of the initial weights in the average that no longer matters
+
 
 class Average:
     """θ̄ ← D θ̄ + (1 − D) θ after each step, from the θ at its construction on; ``decay`` is D.
@@ -30,6 +32,16 @@ def start(run: Any, resuming: bool) -> None:
         run.average = Average(run.model, run.state.config.ema)
         if resuming:
             run.average.model.load_state_dict(run.state.weights)
+
+
+def caution(config: Any, images: int) -> None:
+    """Say where a run of the ``experiments.run.RunConfig`` is too short for its average to forget the first weights."""
+    steps = config.epochs * -(-images // config.batch_size)
+    if config.ema and (share := config.ema**steps) > FORGOTTEN:
+        print(
+            f"caution: --ema {config.ema:g} is for longer runs: after {steps:,} steps the initial weights still make "
+            f"up {100 * share:.0f} % of the average, which is what is validated and evaluated"
+        )
 
 
 @torch.no_grad()

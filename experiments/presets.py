@@ -22,7 +22,7 @@ MMD_MNIST = WAE | {"model": "wae-mmd", "dataset": "mnist", "latent_dim": 8, "epo
 MMD_MNIST |= {"mmd_weight": 10.0, "lr": 1e-3}
 WAE_CELEBA = WAE | {"latent_dim": 64, "pz_scale": 2**0.5, "cost_scale": 0.2, "epochs": 55}
 MMD_CELEBA = WAE_CELEBA | {"model": "wae-mmd", "mmd_weight": 100.0, "lr": 1e-3}
-GAN_CELEBA = WAE_CELEBA | {"model": "wae-gan", "gan_weight": 1.0, "prior_offset": True}
+GAN_CELEBA = WAE_CELEBA | {"model": "wae-gan", "gan_weight": 1.0, "prior_offset": True, "offset_factor": "fixed"}
 GAN_CELEBA |= {"adversary_lr": 1e-3, "lr": 3e-4}
 # telin0411/WAE-PyTorch, README: λ = 10, σ_z = 1, 55 epochs, a rate of 3e-4, three times that for the discriminator. The
 # cost is the mean over the 64 · 64 · 3 values of images in [0, 1]; noise, batch and network are the code's defaults.

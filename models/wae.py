@@ -17,6 +17,7 @@ from models.layers.mmd import mmd
 from models.networks import unit_output
 from models.networks.base import full_precision
 from models.networks.mlp import fully_connected
+from utils.errors import UserError
 from utils.flags import Flag, natural, non_negative_float, positive_float
 
 BETAS = (0.5, 0.999)  # of Adam, as in the released code
@@ -149,6 +150,8 @@ class WAEGAN(WAE):
         **options,
     ):
         super().__init__(*args, **options)
+        if offset_factor == "fixed" and not prior_offset:
+            raise UserError("--offset-factor fixed: there is no log p(z) to multiply without --prior-offset")
         self.penalty_weight, self.prior_offset, self.adversary_lr = gan_weight, prior_offset, adversary_lr
         # The discriminator; checkpoints, metrics and the flag have had the name "adversary" from the beginning.
         self.adversary = fully_connected((self.latent_dim, *DISCRIMINATOR_WIDTHS, 1), nn.ReLU)

@@ -90,6 +90,8 @@ def save(path: Path, record: dict) -> None:
 
 def load(path: Path) -> dict:
     """What ``save`` or torch.save wrote. Raises UserError: no such file, or one that is damaged or not a checkpoint."""
+    if path.is_dir() and (inside := available(path)):
+        raise UserError(f"{path}: a folder, expected a checkpoint, as those in it: {', '.join(inside)}")
     if not path.is_file():
         run_folder = path.parent.parent if path.parent.name == "previous" else path.parent
         others = available(run_folder) + [f"previous/{name}" for name in available(run_folder / "previous")]

@@ -11,7 +11,7 @@ import scipy.io
 import scipy.sparse
 import torch
 
-from data import tabular
+from data import array_files, tabular
 from data.base import VectorDataset
 from data.table import Scaler, Table, as_table, from_ranges, halves, ranges
 from data.table_files import read_frame
@@ -83,7 +83,10 @@ def test_arrays_of_odds(tmp_path):
             r"no labels: expected 0 and 1, .* or 'normal'.* column label, found 3 values: 0, 5, 8.*--label none",
         ),
         ("a,class\n2,good\n4,bad\n", r"no labels"),
+        ("1,2,0\n,4,1\n,5,1\n", r"row 2, column 1: the value is missing .*, and 1 more of this column"),
         ("1\n2\n3\n", r"separated by commas, found one"),
+        ("a;y\n1;0\n2;1\n", r"separated by commas, found semicolons: save it with commas"),
+        ("a\ty\n1\t0\n", r"separated by commas, found tabs"),
         ("1,2,0\n", r"at least two rows, found 1"),
         ("", r"at least two rows, found 0"),
         ("1,2,0\n1,3,0\n", r"anomaly ratio 0"),
@@ -357,3 +360,16 @@ def test_kddcup_is_downloaded_where_it_is_not(tmp_path, monkeypatch):
     assert table.numbers["duration"].tolist() == [1, 2, 3]
     assert table.words["protocol_type"].tolist() == ["tcp", "udp", "tcp"]
     assert table.anomaly.tolist() == [True, False, False]
+
+
+def test_a_column_without_values_can_be_ignored(tmp_path):
+    path = write(tmp_path / "t.csv", "a,empty,label\n1.5,,0\n2.5,,1\n2,,0\n3,,1\n")
+    assert list(tabular.load(str(path), label="label", ignore=["empty"]).features) == ["a"]
+    assert array_files.read(path, "label", ["empty"]).names == ["a"]
+
+
+def test_a_file_of_another_encoding_is_not_called_damaged_only(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes("größe,y\n1,0\n2,1\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"not text in UTF-8, .*: save it as UTF-8"):
+        read_frame(path)

@@ -10,6 +10,7 @@ from experiments import plan, run, train_flags
 from models.layers.mmd import IMQ_SCALES, mmd
 from models.wae import WAEGAN, WAEMMD
 from utils import checkpoint, loop
+from utils.errors import UserError
 
 
 def reference_mmd(codes: np.ndarray, prior: np.ndarray, kernel: str, scale: float) -> float:
@@ -125,7 +126,9 @@ def test_each_player_moves_only_its_own_parameters(prior_offset):
 
 
 def test_the_offset_is_the_log_density_of_the_prior():
-    plain, offset = (tiny("wae-gan", pz_scale=2.0, prior_offset=on, offset_factor="fixed") for on in (False, True))
+    plain, offset = (
+        tiny("wae-gan", pz_scale=2.0, **given) for given in ({}, {"prior_offset": True, "offset_factor": "fixed"})
+    )
     z = torch.randn(5, 2)
     density = torch.distributions.MultivariateNormal(torch.zeros(2), 4 * torch.eye(2)).log_prob(z)
     parameters = dict(plain.adversary.named_parameters())
@@ -187,6 +190,11 @@ def test_the_adversary_with_the_offset_learns_to_tell_narrower_codes():
     logit_p, logit_q = ((prior.log_prob(z) - codes.log_prob(z)).sum(dim=1) for z in (p, q))
     ideal = torch.nn.functional.softplus(-logit_p).mean() + torch.nn.functional.softplus(logit_q).mean()
     assert ideal - 0.02 < mean_loss_of_the_adversary(gan(n), width) < 1.25 < 2 * np.log(2)
+
+
+def test_a_factor_without_the_offset_is_refused():
+    with pytest.raises(UserError, match=r"--offset-factor fixed: .* without --prior-offset"):
+        tiny("wae-gan", offset_factor="fixed")
 
 
 def test_a_file_from_before_the_factor_gives_the_same_discriminator(tmp_path):

@@ -62,8 +62,16 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_pa
     assert (args["lr"], args["batch_size"], args["latent_dim"], args["eager"], args["gpu"]) == (1e-3, 9, 5, True, False)
     assert args["penalty"] == "gp" and args["arch"] == "wae" and args["residual"] is False
     assert args["epochs"] == 100 and parsed(path)["batch_size"] == 7
-    path.write_text("")
+    path.write_text("seed: 0\n")
     assert parsed(path) | {"config": None} == vars(train_flags.parse([]))
+    for text, message in (
+        ("# nothing\n", "expected a flag on each line, as lr: 0.001, found none"),
+        ("resume: true\n", "unknown flag 'resume'; it is for the command line"),
+        ("zzzz: 1\n", "unknown flag 'zzzz'; see train.py --help all"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            parsed(path)
 
 
 @pytest.mark.parametrize(

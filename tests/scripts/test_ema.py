@@ -1,12 +1,13 @@
 """``train.py --ema``: what is averaged, that the average is what is evaluated, and that --resume loses nothing."""
 
+import dataclasses
 import signal
 
 import pytest
 import torch
 from conftest import assert_refused
 
-from experiments import run, trained
+from experiments import ema, run, trained
 from utils import checkpoint, loop
 
 FLAGS = ("--dataset", "digits", "--vae", "--arch", "mlp", "-n", 4, "--train-size", 100, "--valid-size", 50)
@@ -128,3 +129,12 @@ def test_without_memory_the_average_is_the_model_itself(tmp_path, call, name):
     assert same(one.weights, other.weights) and same(one.raw_weights, other.weights)
     for row, like in zip(one.metrics, other.metrics, strict=True):
         assert row | {"seconds": 0} == like | {"seconds": 0}
+
+
+def test_a_run_that_is_too_short_for_its_average_says_so(capsys):
+    config = run.RunConfig("ae", "mnist", 4, "digits", 32, 1, {}, batch_size=32, epochs=3)
+    ema.caution(dataclasses.replace(config, ema=0.999), images=1437)  # 135 steps: 0.999 ** 135 = 0.874
+    assert "after 135 steps the initial weights still make up 87 % of the average" in capsys.readouterr().out
+    ema.caution(dataclasses.replace(config, ema=0.9), images=1437)
+    ema.caution(config, images=1437)
+    assert capsys.readouterr().out == ""
