@@ -176,7 +176,8 @@ def check_resumable(saved: run.Checkpoint, asked: run.RunConfig, path: Path) -> 
     needed = ("optimizer", "random") + ("raw_weights",) * (saved.config.ema > 0)
     missing = [part for part in needed if getattr(saved, part) is None]
     if missing:
-        raise UserError(f"{path}: a checkpoint without {', '.join(missing)} cannot be resumed (weights alone, as pretrained/ has): train again")
+        lacking = f"a checkpoint without {', '.join(missing)} cannot be resumed (weights alone, as pretrained/ has)"
+        raise UserError(f"{path}: {lacking}: train again")
     old, new = (config.to_dict() | config.options | config.file for config in (saved.config, asked))
     for key in new:
         if key not in ("options", "file", *MAY_CHANGE) and old.get(key) != new[key]:
