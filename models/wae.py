@@ -175,6 +175,7 @@ class WAEGAN(WAE):
             # log p(z) minus its mean; written out, for torch.distributions looks at its arguments on the host.
             offset = 0.5 * (self.latent_dim - (z / self.pz_scale).square().sum(dim=1))
             factor = parameters.get("offset_factor")
+            # Fixed, it is log p(z) itself, and the bias starts at minus the mean, as in saved discriminators.
             logits = logits + (offset + self.mean_log_density() if factor is None else factor * offset)
         return logits
 

@@ -123,3 +123,10 @@ def test_ten_models():
         cells = row("results.md", "Ten models", found["model_name"])
         shown = [*cells[1:3], *cells[4:11]]
         assert shown == [f"{found[key]:.{digits}f}" for key, digits in columns.items()]
+
+
+def test_losses_of_the_discriminator_with_the_offset():
+    found = json.loads((DATA / "wae-offset.json").read_text())["loss"]
+    page = " ".join((ROOT / "docs" / "models.md").read_text().split())
+    assert f"loss is then still {found['fixed']:.1f} after 1,500 steps" in page
+    assert f"it is the ideal 2 log 2 = {found['learned']:.2f} from" in page

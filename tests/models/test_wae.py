@@ -162,11 +162,11 @@ def test_the_adversary_with_the_offset_starts_balanced(scale, factor):
         torch.testing.assert_close(model.logits(z, dict(model.adversary.named_parameters())), logits)
 
 
-def mean_loss_of_the_adversary(model, width: float) -> float:
-    """Of the last 50 of 100 steps between draws of the prior N(0, I) and codes of N(0, width² I)."""
+def mean_loss_of_the_adversary(model, width: float, steps: int = 100) -> float:
+    """Of the last 50 of the steps between draws of the prior N(0, I) and codes of N(0, width² I)."""
     optimizer = torch.optim.Adam(model.adversary.parameters(), lr=1e-3, betas=(0.5, 0.999))
     losses = []
-    for _ in range(100):
+    for _ in range(steps):
         optimizer.zero_grad()
         codes = width * torch.randn(100, model.latent_dim)
         loss = model.penalty(codes, torch.randn(100, model.latent_dim))[1]["adversary"]
