@@ -79,7 +79,8 @@ def anomalous(labels: pd.Series) -> list | None:
     words = {value: str(value).strip().lower().rstrip(".") for value in values}
     if "normal" in words.values():
         return [value for value in values if words[value] != "normal"]
-    return [value for value in values if words[value] == "true"] if {*words.values()} <= {"true", "false"} else None
+    pair = next((pair for pair in (("true", "false"), ("yes", "no")) if {*words.values()} <= {*pair}), None)
+    return [value for value in values if words[value] == pair[0]] if pair else None
 
 
 def choose_label(frame: pd.DataFrame, label: str | None, ignored: Sequence[str], path: Path) -> str:
@@ -112,7 +113,7 @@ def read_labels(labels: pd.Series, path: Path) -> np.ndarray:
     if anomalies is None:
         found = sorted(f"{value:g}" if isinstance(value, float) else str(value) for value in labels.unique().tolist())
         raise UserError(
-            f"{path}: no labels: expected 0 and 1, true and false, or 'normal' and other words, in column "
+            f"{path}: no labels: expected 0 and 1, true and false, yes and no, or 'normal' and other words, in column "
             f"{labels.name}, found {len(found)} values: {', '.join(found[:3])}{', ...' * (len(found) > 3)}; "
             "without labels: --label none"
         )

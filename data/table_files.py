@@ -13,7 +13,7 @@ import scipy.io
 import scipy.sparse
 
 from data import unpacking
-from data.table_columns import is_header, is_missing, is_number
+from data.table_columns import is_header, is_missing, is_number, shown
 from utils.errors import UserError
 
 SUFFIXES = (".csv", ".txt", ".data", ".gz", ".npz", ".mat")
@@ -152,45 +152,46 @@ def read_text(path: Path, unchecked: Sequence[str], header: bool | None) -> tupl
         raise UserError(f"{path}: not a comma-separated text file ({error})") from error
     if not header:
         frame.columns = [str(position + 1) for position in range(width)]
-    columns = {}
+    columns, wrong = {}, {}
     for position, name in enumerate(frame.columns):
         if names[position] not in skipped and all(is_missing(str(value)) for value in frame[name].unique()):
             print(f"{path}: column {name} left out: it has no values")
         elif names[position] in skipped:
             columns[name] = frame[name].cat.rename_categories(str)
         else:
-            columns[name] = checked(frame, position, path, header)
+            columns[name], unusable = checked(frame.iloc[:, position])
+            if unusable.any():
+                wrong[position] = unusable
+    if wrong:
+        position, unusable = next(iter(wrong.items()))
+        line, cells = next(islice(lines(path), int(header + unusable.argmax()), None))
+        refuse_width([(line, cells)], path, width)
+        others = [str(frame.columns[other]) for other in wrong if other != position]
+        refuse_cell(path, line, str(frame.columns[position]), cells[position], int(unusable.sum()), others)
     return pd.DataFrame(columns), header
 
 
-def checked(frame: pd.DataFrame, position: int, path: Path, header: bool) -> pd.Series:
-    """A column as float64 or categories of words. Raises UserError for its first missing or unreadable value."""
-    column = frame.iloc[:, position]
+def checked(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
+    """A column as float64 or categories of words, and which of its values are missing or unreadable."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.cat.rename_categories(str)  # pandas makes bools of True and False
-        wrong = column.isin([word for word in column.cat.categories if is_missing(word)]).to_numpy()
-    else:
-        if column.dtype.kind not in "iuf":
-            column = pd.to_numeric(column.astype(str), errors="coerce")
-        column = column.astype(np.float64)
-        wrong = ~np.isfinite(column.to_numpy())
-    if wrong.any():
-        line, cells = next(islice(lines(path), int(header + wrong.argmax()), None))
-        refuse_width([(line, cells)], path, frame.shape[1])
-        refuse_cell(path, line, str(column.name), cells[position], int(wrong.sum()))
-    return column
+        return column, column.isin([word for word in column.cat.categories if is_missing(word)]).to_numpy()
+    if column.dtype.kind not in "iuf":
+        column = pd.to_numeric(column.astype(str), errors="coerce")
+    column = column.astype(np.float64)
+    return column, ~np.isfinite(column.to_numpy())
 
 
-def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int) -> NoReturn:
-    """Raises UserError for a value that cannot be used, the first of ``wrong`` of its column."""
+def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int, others: Sequence[str] = ()) -> NoReturn:
+    """Raises UserError for a value that cannot be used, the first of ``wrong`` of its column; ``others`` have some."""
     where = f"{path}: row {line}, column {column}"
+    more = f", and {wrong - 1} more of this column" if wrong > 1 else ""
+    more += f"; values that cannot be used also in {shown(others)}" if others else ""
     if is_missing(cell):
-        more = f", and {wrong - 1} more of this column" if wrong > 1 else ""
-        raise UserError(f"{where}: the value is missing ({cell!r}){more}; fill it in or remove the row")
+        raise UserError(f"{where}: the value is missing ({cell!r}){more}; fill such values in or remove their rows")
     if is_number(cell):
-        more = f", and {wrong - 1} more of this column" if wrong > 1 else ""
         raise UserError(f"{where} is {float(cell)}{more}; fill such values in")
-    raise UserError(f"{where}: expected a number as in the column's first row, found {cell!r}")
+    raise UserError(f"{where}: expected a number as in the column's first row, found {cell!r}{more}")
 
 
 def refuse_width(rows: Iterable[tuple[int, list[str]]], path: Path, width: int) -> None:

@@ -167,7 +167,8 @@ def curves(scores: pd.DataFrame, anomaly: np.ndarray, titles: dict[str, str]) ->
         own = scores[f"{model} score" if len(titles) > 1 else "score"]
         axes[0].plot(*roc_curve(anomaly, own)[:2], label=title)
         precision, recall, _ = precision_recall_curve(anomaly, own)
-        axes[1].plot(recall[:-1], precision[:-1], drawstyle="steps-pre")
+        steps = [*precision[:-1], precision[-2]]  # the last one is 1 by convention, at a recall no threshold reaches
+        axes[1].plot(recall, steps, drawstyle="steps-post")  # the area below is the average precision
     axes[0].plot([0, 1], [0, 1], ":", color="grey", label="chance")
     axes[1].axhline(anomaly.mean(), linestyle=":", color="grey")
     axes[0].set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")

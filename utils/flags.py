@@ -63,6 +63,7 @@ positive = number(int, lambda value: 1 <= value < LARGEST, f"a whole number from
 # A sample that has a variance.
 at_least_two = number(int, lambda value: 2 <= value < LARGEST, f"a whole number from 2 to below {LARGEST}")
 seed = number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to below 4294967296")  # as libraries take
+dpi = number(int, lambda value: 1 <= value <= 2400, "a whole number from 1 to 2400")  # as printers have
 positive_float = number(float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative_float = number(float, lambda value: 0 <= value < math.inf, "a number from 0")
 probability = number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
@@ -74,6 +75,6 @@ def add_figures(group: argparse._ArgumentGroup, grids: bool = False) -> None:
     what = "of figures; pdf and svg can be enlarged, images in them stay the pixels that they are"
     group.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help=what)
     what = "pixels per inch of figures; images are enlarged by whole factors"
-    group.add_argument("--dpi", type=positive, default=150, help=what)
+    group.add_argument("--dpi", type=dpi, default=150, help=what)
     if grids:
         group.add_argument("--bare", action="store_true", help="grids of images without words, gaps and originals")

@@ -84,6 +84,7 @@ def test_arrays_of_odds(tmp_path):
         ),
         ("a,class\n2,good\n4,bad\n", r"no labels"),
         ("1,2,0\n,4,1\n,5,1\n", r"row 2, column 1: the value is missing .*, and 1 more of this column"),
+        ("a,b,y\n1,2,0\n,4,1\n5,?,0\n5,x,1\n", r"row 3, column a: the value is missing.*; .* also in b; fill"),
         ("1\n2\n3\n", r"separated by commas, found one"),
         ("a;y\n1;0\n2;1\n", r"separated by commas, found semicolons: save it with commas"),
         ("a\ty\n1\t0\n", r"separated by commas, found tabs"),
@@ -143,6 +144,8 @@ def test_missing_files_say_where_to_get_them(tmp_path):
 def test_labels_that_pandas_writes(tmp_path):
     table = read(write(tmp_path / "t.csv", "one,outlier\n1,True\n2,False\n3,False\n"))
     np.testing.assert_array_equal(table.anomaly, [True, False, False])
+    table = read(write(tmp_path / "t.csv", "one,outlier\n1,No\n2,yes\n3,No\n"))
+    np.testing.assert_array_equal(table.anomaly, [False, True, False])
 
 
 def test_constant_columns_are_left_out_on_request_only(tmp_path):

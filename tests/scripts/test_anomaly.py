@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 import anomaly
 from data import tabular
@@ -279,6 +279,18 @@ def test_mistakes_end_with_status_2_and_one_line(tmp_path, run, text, flags, mes
     assert status == 2
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_areas_below_the_curves_are_the_published_measures():
+    rng = np.random.default_rng(0)
+    strange = np.arange(40) % 8 == 3
+    scores = pd.DataFrame({"score": rng.normal(size=40).round(1) + strange})  # rounded: some are equal
+    roc, steps = detectors.curves(scores, strange, {"dagmm": "DAGMM"}).axes
+    assert auc(*roc.lines[0].get_data()) == pytest.approx(roc_auc_score(strange, scores))
+    recall, precision = steps.lines[0].get_data()
+    assert steps.lines[0].get_drawstyle() == "steps-post" and recall[0] == 1 and recall[-1] == 0
+    area = -(np.diff(recall) * precision[:-1]).sum()  # a precision holds down to the next recall
+    assert area == pytest.approx(average_precision_score(strange, scores))
 
 
 def test_scores_of_all_rows_are_those_of_the_first_run(own_file, tmp_path, run):
