@@ -159,15 +159,13 @@ def read_text(path: Path, unchecked: Sequence[str], header: bool | None) -> tupl
         elif names[position] in skipped:
             columns[name] = frame[name].cat.rename_categories(str)
         else:
-            columns[name], unusable = checked(frame.iloc[:, position])
-            if unusable.any():
-                wrong[position] = unusable
-    if wrong:
-        position, unusable = next(iter(wrong.items()))
-        line, cells = next(islice(lines(path), int(header + unusable.argmax()), None))
+            columns[name], wrong[position] = checked(frame.iloc[:, position])
+    if unusable := [position for position, rows in wrong.items() if rows.any()]:
+        (position, *others), names = unusable, list(map(str, frame.columns))
+        line, cells = next(islice(lines(path), int(header + wrong[position].argmax()), None))
         refuse_width([(line, cells)], path, width)
-        others = [str(frame.columns[other]) for other in wrong if other != position]
-        refuse_cell(path, line, str(frame.columns[position]), cells[position], int(unusable.sum()), others)
+        more = [names[other] for other in others]
+        refuse_cell(path, line, names[position], cells[position], int(wrong[position].sum()), more)
     return pd.DataFrame(columns), header
 
 

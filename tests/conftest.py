@@ -77,7 +77,7 @@ def trained(tmp_path_factory) -> Path:
     """A checkpoint folder with ae, irmae and vae trained on digits by the published flags: to be read, not changed."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
-    common = ("--dataset", "digits", "--epochs", 2, "--lr", 1e-3, "-n", 16, "--checkpoint", folder)
+    common = ("--dataset", "digits", "--epochs", 2, "--lr", 1e-3, "-n", 16, "--train-size", 480, "--checkpoint", folder)
     each = [("ae", ("-l", 0)), ("irmae", ("-l", 2)), ("vae", ("--vae",))]
     turn = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(each)
     folder.mkdir(exist_ok=True)

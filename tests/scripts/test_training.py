@@ -17,7 +17,9 @@ from experiments import run, train_flags
 from experiments.plan import configuration
 from utils import checkpoint, devices, loop
 
-FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 400, "--valid-size", 100, "--lr", 1e-3)
+FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 1000, "--valid-size", 100, "--lr", 1e-3)
+FLAGS += ("--arch", "relu:32", "--batch-size", 4)  # small and fast, and an epoch still has a middle
+CONVOLUTIONS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 200, "--valid-size", 20)
 
 
 def weights(folder, name="vae"):
@@ -121,12 +123,18 @@ def test_the_seed_decides_everything(uninterrupted, tmp_path, call):
     assert not same(weights(tmp_path / "other"), weights(uninterrupted))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number, call):
+@pytest.mark.parametrize(
+    ("number", "flags"),
+    [(signal.SIGINT, FLAGS), (signal.SIGTERM, FLAGS), (signal.SIGHUP, FLAGS), (signal.SIGKILL, CONVOLUTIONS)],
+)
+def test_an_interrupted_run_ends_where_it_would_have(uninterrupted, tmp_path, number, flags, call):
     """Stopped in the middle of an epoch and resumed: the same weights to the last bit, the same table."""
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("ignored by whoever started the tests, as under nohup, and so by the script")
-    command = (*FLAGS, "--epochs", 3, "--checkpoint", tmp_path)
+    if flags is not FLAGS:
+        uninterrupted = tmp_path / "uninterrupted"
+        assert call("train.py", *flags, "--epochs", 3, "--checkpoint", uninterrupted).status == 0
+    command = (*flags, "--epochs", 3, "--checkpoint", tmp_path)
     process = start_script("train.py", *command)
     for line in process.stdout:
         if line.startswith("vae: epoch 1/3"):
@@ -371,7 +379,7 @@ def test_what_the_logs_of_a_killed_run_lack_is_written_again(uninterrupted, tmp_
 
 def test_the_seconds_of_an_epoch_count_every_process_that_it_took(tmp_path, call, monkeypatch):
     """Interrupted after the third step of 13 and resumed: all of them are in the row."""
-    command = ("train.py", *FLAGS, "--checkpoint", tmp_path, "--epochs", 1)
+    command = ("train.py", *FLAGS, "--train-size", 52, "--checkpoint", tmp_path, "--epochs", 1)
     step, calls = loop.Step.__call__, []
 
     def slow(self, index):
