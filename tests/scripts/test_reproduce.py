@@ -351,8 +351,8 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     """The table's row asks for what ``train.py`` made before: it is evaluated, not trained again."""
     shutil.copytree(trained / "digits", tmp_path / "trained" / "digits")
     trained = tmp_path / "trained"
-    flags = {"model": "ae", "lr": 1e-3, "latent_dim": 16}
-    other = flags | {"latent_dim": 8, "train_size": 200, "arch": "mlp"}
+    flags = {"model": "ae", "lr": 1e-3, "latent_dim": 16, "train_size": 480}
+    other = flags | {"latent_dim": 8, "arch": "mlp"}
     rows = (Row("AE", flags), Row("other n", other, (Cell("isometry.py", {"num_pairs": 50}),)))
     columns = ("mse", "rank", "fid_mvg", "isometry", "isometry_ssim_released", "metric_variation")
     table = Table("Two rows", "digits", rows, columns, ("mse",))

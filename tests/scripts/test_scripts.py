@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import assert_refused, run_script
+from conftest import ROOT, assert_refused, run_script
 from PIL import Image
 
 import data
@@ -259,19 +259,17 @@ def test_the_newest_checkpoint_is_taken_and_named(trained, results, call):
     assert "using the newest checkpoint of digits" in result.out and result.last_line.startswith(f"{newest}: rank")
 
 
-def test_classification_from_codes_beats_chance_and_keeps_its_runs(trained, tmp_path, call):
+def test_classification_from_codes_beats_chance_and_keeps_its_runs(tmp_path, call):
     accuracies = []
     for size in (20, 1000):
-        flags = ("--train-size", size, "--epochs", 300, "--model-name", "ae")
-        result = call("classification.py", *flags, *common(trained, tmp_path))
+        flags = ("--train-size", size, "--epochs", 300, "--model-name", "irmae")
+        result = call("classification.py", *flags, *common(ROOT / "pretrained", tmp_path))
         assert result.status == 0, result.err
-        runs = json.loads((tmp_path / "digits" / "classification" / "ae.json").read_text())["runs"]
+        runs = json.loads((tmp_path / "digits" / "classification" / "irmae.json").read_text())["runs"]
         accuracies.append(runs[-1]["test_accuracy"])
         assert f"test accuracy {accuracies[-1]:.4f}" in result.last_line
     assert [run["train_size"] for run in runs] == [20, 1000]
-    assert accuracies[0] > 0.15 and accuracies[1] > max(
-        0.35, accuracies[0]
-    )  # chance is 0.1; the encoder is two epochs old
+    assert accuracies[0] > 0.4 and accuracies[1] > 0.85  # chance is 0.1; found were 0.575 and 0.942
 
 
 def test_runs_of_other_settings_stay_and_the_same_run_is_replaced(trained, tmp_path, call):
