@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,8 +17,6 @@ WINDOW, WINDOW_SIGMA = 11, 1.5  # pixels: SSIM's Gaussian (Wang et al. 2004)
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for values in [0, 1]
 
 Decoder = Callable[[Tensor], Tensor]  # codes (B, n) to data (B, ...)
-
-
 Pairs = tuple[Tensor, Tensor]  # vectors v and w, each (N, n)
 
 
@@ -67,10 +64,14 @@ def ssim_inner(x: Tensor, v: Tensor, w: Tensor) -> Tensor:
     """
     offsets = torch.arange(WINDOW, device=x.device, dtype=torch.float64) - WINDOW // 2
     profile = torch.exp(-0.5 * (offsets / WINDOW_SIGMA).square())
-    kernel = torch.outer(profile, profile)[None, None] / profile.sum().square()
+    profile /= profile.sum()
 
     def windowed(values: Tensor) -> Tensor:
-        return F.conv2d(values.flatten(0, 1)[:, None], kernel).unflatten(0, values.shape[:2])
+        # Row by row, then column by column: a convolution in float64 copies each pixel once for each one of its window.
+        for axis in (-2, -1):
+            length = values.shape[axis] - WINDOW + 1
+            values = sum(weight * values.narrow(axis, k, length) for k, weight in enumerate(profile))
+        return values
 
     x, v, w = x.double(), v.double(), w.double()
     mean_x, mean_v, mean_w = windowed(x), windowed(v), windowed(w)
