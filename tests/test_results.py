@@ -23,14 +23,21 @@ def row(page: str, heading: str, start: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name, heading", [("depth", "Depth (IRMAE"), ("classification", "Classification (IRMAE")])
-def test_a_table_of_reproduce_is_that_of_its_cells(name, heading, call, tmp_path):
-    done = call("reproduce.py", name, "--from", DATA / "cells", "--save-path", tmp_path)
+@pytest.mark.parametrize(
+    "name, heading, flags, rows",
+    [
+        ("depth", "Depth (IRMAE", (), 5),
+        ("classification", "Classification (IRMAE", (), 5),
+        ("variance", "Variance at the start", ("--epochs", 5), 3),
+    ],
+)
+def test_a_table_of_reproduce_is_that_of_its_cells(name, heading, flags, rows, call, tmp_path):
+    done = call("reproduce.py", name, *flags, "--from", DATA / "cells", "--save-path", tmp_path)
     assert done.status in (0, 1), done.err  # 1: some cells were not run
     made = (tmp_path / "reproduce" / f"{name}.md").read_text()
     made = [[cell.strip() for cell in line.strip("|").split("|")] for line in made.splitlines() if line[:1] == "|"]
     shown = tables("results.md", heading)
-    assert len(made) == 7 and made[2:] == shown[2:]
+    assert len(made) == 2 + rows and made[2:] == shown[2:]
 
 
 def test_ranks_over_the_epochs():
