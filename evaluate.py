@@ -95,7 +95,6 @@ def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
     pairs = isometry.uniform_pairs(*chosen.shape, generator)
-    # As vectors: nobody asks for the products in SSIM's metric.
     found = isometry.inner_products(lambda z: trained.model.decode(z).flatten(1), chosen, pairs, DELTA)
     return isometry.pearson(found["latent"], found["mse-difference"])
 

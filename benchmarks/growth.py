@@ -151,9 +151,9 @@ def main() -> None:
             if not isinstance(source, Path):
                 draw(folder, source)
             rows.append({"source": "made" if folder != source else folder.name} | measure(folder, Path(work), args))
-        if args.json:
-            files.write_json(args.json, about | {"rows": rows})
-        print(table(rows[-1:]), end="\n\n", flush=True)
+            if args.json:
+                files.write_json(args.json, about | {"rows": rows})
+            print(table(rows[-1:]), end="\n\n", flush=True)
     print(table(rows))
 
 

@@ -194,7 +194,7 @@ def build(path: Path, saved: Checkpoint, device: torch.device, data_path: str | 
         model = config.build_model()
         integrity.check(saved, model, path)
         model.load_state_dict(saved.weights)
-    devices.prepare(model, device).eval()
+    devices.prepare(model, device, training=False).eval()
     seconds = sum(row["seconds"] for row in saved.metrics) if saved.metrics else None
     epochs = saved.epoch if saved.epoch or saved.provenance else None
     return Trained(path.name, path, model, config, device, epochs, seconds, saved.provenance)

@@ -137,3 +137,12 @@ def test_losses_of_the_discriminator_with_the_offset():
     page = " ".join((ROOT / "docs" / "models.md").read_text().split())
     assert f"loss is then still {found['fixed']:.1f} after 1,500 steps" in page
     assert f"it is the ideal 2 log 2 = {found['learned']:.2f} from" in page
+
+
+def test_how_cost_grows():
+    found = json.loads((DATA / "growth.json").read_text())["rows"]
+    head, _, *lines = tables("benchmarks.md", "How cost grows")
+    assert head[1:] == [f"{each['images']:,}" for each in found]
+    for name, *cells in lines[:-1]:
+        assert cells == [f"{each[name]['seconds']:.0f}, {each[name]['peak_bytes'] / 2**30:.2f}" for each in found]
+    assert lines[-1][1:] == [f"{each['cache_bytes'] / 2**30:.2f}" for each in found] and len(lines) == 11

@@ -60,12 +60,13 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def prepare(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def prepare(model: torch.nn.Module, device: torch.device, training: bool = True) -> torch.nn.Module:
     """The model on the device, in the memory format that is fast there.
 
-    Called once, before the optimiser is made: its moments take the format of the parameters.
+    Called once, before the optimiser is made: its moments take the format of the parameters. Only for ``training`` is
+    freed memory kept: codes that stay of a batch would cut up the block that the next images need.
     """
-    if device.type == "cpu":
+    if training and device.type == "cpu":
         keep_freed_memory()
     return model.to(device).to(memory_format=torch.channels_last)
 

@@ -13,6 +13,7 @@ from conftest import ENVIRONMENT, ROOT
 import models
 from experiments.export import export
 from experiments.trained import load
+from utils import devices
 from utils.errors import UserError
 
 
@@ -37,6 +38,16 @@ def test_images_of_any_number_and_type_are_encoded_in_batches(ae):
         torch.testing.assert_close(codes, expected)
     torch.testing.assert_close(ae.decode(codes.numpy()), ae.model.decode(expected).clamp(0, 1).detach())
     assert ae.encode(pixels[:0]).shape == (0, 16)
+
+
+def test_only_training_keeps_freed_memory(trained, monkeypatch):
+    """Codes that are kept from one batch to the next would split the freed images: a new block for every batch."""
+    calls = []
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: calls.append(1))
+    load(trained / "digits" / "ae")
+    assert not calls
+    devices.prepare(torch.nn.Linear(1, 1), torch.device("cpu"))
+    assert calls
 
 
 @pytest.mark.parametrize(
