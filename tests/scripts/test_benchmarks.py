@@ -3,13 +3,15 @@
 import argparse
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_refused, run_script
 
-from benchmarks import measurement, paths, reference
+import data
+from benchmarks import growth, measurement, paths, reference
 from utils.errors import UserError
 
 ARGUMENTS = argparse.Namespace(gpu=False, threads=1, images=64, data_path=None, workers=1)
@@ -116,3 +118,21 @@ def test_no_real_images_is_the_users_mistake(tmp_path):
     for name in ("mnist", "celeba"):
         with pytest.raises(UserError, match="--data-path"):
             reference.Images(name, tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_time_and_memory_of_a_process_and_its_child():
+    child = "import time; x = bytearray(100 << 20); time.sleep(0.5)"
+    alone = f"import subprocess, sys; x = bytearray(200 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
+    found = growth.measured("-c", alone)
+    assert 300 << 20 < found["peak_bytes"] < 400 << 20 and 0 < found["seconds"] < 10
+    with pytest.raises(UserError, match="no such thing"):
+        growth.measured("-c", "raise SystemExit('no such thing')")
+
+
+def test_images_are_made_in_equal_classes(tmp_path):
+    growth.draw(tmp_path / "made", 10)
+    counts = [len(list((tmp_path / "made" / name).iterdir())) for name in growth.CLASSES]
+    assert counts == [3, 3, 2, 2]
+    train = data.load("folder", "train", str(tmp_path / "made"), image_size=64)
+    assert train.store.shape[1:] == (3, 64, 64) and train.classes == sorted(growth.CLASSES)
