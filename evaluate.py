@@ -95,7 +95,7 @@ def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
     pairs = isometry.uniform_pairs(*chosen.shape, generator)
-    found = isometry.inner_products(lambda z: trained.model.decode(z).flatten(1), chosen, pairs, DELTA)
+    found = isometry.inner_products(lambda z: trained.model.decode(z).flatten(1), chosen, pairs, DELTA)  # no SSIM
     return isometry.pearson(found["latent"], found["mse-difference"])
 
 

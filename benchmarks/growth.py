@@ -6,7 +6,8 @@ python benchmarks/growth.py --folder DIR --image-size 64                        
 
 Every step is a script of the repository in a process of its own with one thread. Seconds are processor time; memory is
 the most anonymous memory of the process and its children at a time, read from /proc (Linux), without mapped files,
-which the system takes back when it needs them.
+which the system takes back when it needs them. Temporary files lie in $TMPDIR; of 100,000 images the cache alone takes
+1.2 GB.
 """
 
 import argparse
@@ -83,10 +84,15 @@ def measured(*words: object) -> dict:
 
         watcher = threading.Thread(target=look, daemon=True)
         watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        ended.set()
-        watcher.join()
-        process.returncode = os.waitstatus_to_exitcode(status)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:  # interrupted: the process must not outlive its folder
+            ended.set()
+            watcher.join()
+            if process.returncode is None:
+                process.kill()
+                process.wait()
         if process.returncode:
             said.seek(0)
             last = said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
@@ -108,18 +114,19 @@ def measure(folder: Path, work: Path, args: argparse.Namespace) -> dict:
             row[name] = measured(ROOT / script, *more, *where, "--save-path", work)
         except UserError as error:  # classes that a folder of one's own need not have
             row[name] = {"error": str(error)}
+            print(f"{name}: {error}", file=sys.stderr)
     return row
 
 
 def table(rows: list[dict]) -> str:
     """Markdown: every process, with a column for each number of images."""
-    lines = ["| s, GiB | " + " | ".join(f"{row['images']:,}" for row in rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    lines = []
     for name in ("decoding", "opening the cache", "training, one epoch", *EVALUATIONS):
         cells = ["–" if "error" in row[name] else f"{row[name]['seconds']:.0f}, {row[name]['peak_bytes'] / GIB:.2f}"
                  for row in rows]  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append("| cache on disk | " + " | ".join(f"{row['cache_bytes'] / GIB:.2f}" for row in rows) + " |")
-    return "\n".join(lines)
+        lines.append([name, *cells])
+    lines.append(["cache on disk", *(f"{row['cache_bytes'] / GIB:.2f}" for row in rows)])
+    return files.markdown_table(["s, GiB", *(f"{row['images']:,}" for row in rows)], lines)
 
 
 def main() -> None:
@@ -135,18 +142,18 @@ def main() -> None:
     )
     parser.add_argument("--image-size", type=cli.positive, default=64, metavar="PIXELS")
     parser.add_argument("--arch", default="mlp", help="as of train.py")
-    parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="where temporary files go (default: the system's place)"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there, row by row")
     args = parser.parse_args()
+    for folder in args.folder:
+        if not folder.is_dir():
+            raise UserError(f"--folder {folder}: expected a directory of images, found none")
     if not Path("/proc/self/status").exists():
         raise UserError("growth.py: memory is read from /proc, which only Linux has")
     about = machine(torch.device("cpu"), threads=1)
     about |= {"arch": args.arch, "image_size": args.image_size, "batch_size": 32}
     rows: list[dict] = []
     for source in (*args.images, *args.folder):
-        with tempfile.TemporaryDirectory(dir=args.work) as work:
+        with tempfile.TemporaryDirectory() as work:
             folder = source if isinstance(source, Path) else Path(work) / "images"
             if not isinstance(source, Path):
                 draw(folder, source)
