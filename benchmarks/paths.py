@@ -23,11 +23,13 @@ from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 EAGER = "eager, fp32"  # what the others are compared with: plain modules, operation by operation
+CPU = "cpu"  # beside a GPU: the same training in fp32 without --gpu
 PATHS = {
     EAGER: ("--eager", "--precision", "fp32"),
     "fp32": ("--precision", "fp32"),
     "tf32": ("--precision", "tf32"),
     "bf16": ("--precision", "bf16"),
+    CPU: ("--precision", "fp32"),
 }
 LOSS_TOLERANCE, RANK_TOLERANCE = 0.01, 1
 OWN = ("--eager", "--precision", "--model-name", "--checkpoint", "--resume")  # flags of train.py that are set here
@@ -42,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         choices=list(PATHS)[1:],
         metavar="PATH",
-        help="fp32, tf32, bf16: beside the eager one (default: those that are faster than another on this machine)",
+        help="fp32, tf32, bf16, cpu: beside the eager one (default: what may be faster here, and the CPU)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     args, args.flags = parser.parse_known_args()
@@ -52,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     args.asked = train_flags.parse(args.flags)
     args.device = devices.choose(args.asked.gpu)
     useful = [name for name in PATHS if not devices.emulated(name, args.device)]
-    args.paths = args.paths or [name for name in useful if name != "tf32" or args.device.type == "cuda"]
+    args.paths = args.paths or [name for name in useful if name not in ("tf32", CPU) or args.device.type == "cuda"]
     args.paths = [EAGER, *(name for name in args.paths if name != EAGER)]
     return args
 
@@ -70,8 +72,9 @@ def call(script: str, *words: str) -> None:
 def measure(name: str, args: argparse.Namespace, folder: Path) -> dict:
     """A row of the table: losses of the last epoch, its seconds, and the spectrum of the test codes."""
     asked = args.asked
+    flags = [flag for flag in args.flags if name != CPU or flag != "--gpu"]
     where = ("--checkpoint", str(folder / "checkpoint"), "--model-name", name.replace(", ", "-"))
-    call("train.py", *args.flags, *PATHS[name], *where)
+    call("train.py", *flags, *PATHS[name], *where)
     evaluated = ["--dataset", asked.dataset, "--save-path", str(folder), *(["--gpu"] if asked.gpu else [])]
     call("singular.py", *evaluated, *where)
     saved = run.read(checkpoint.path_of(folder / "checkpoint", asked.dataset, where[-1]))

@@ -351,6 +351,23 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(name, call, tmp
     assert (codes - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+def test_an_average_of_replayed_steps_by_the_script(call, tmp_path):
+    """The averaged weights, which are validated and evaluated, follow the replays as they follow single steps."""
+    found = {}
+    for place, where in PLACES.items():
+        flags = (*DIGITS, "-l", 2, "-n", 8, *BUDGET, "--ema", 0.8, *where)
+        done = call("train.py", *flags, "--model-name", place, "--checkpoint", tmp_path)
+        assert done.status == 0 and "not captured" not in done.err, done.err
+        found[place] = checkpoint.load(tmp_path / "digits" / place)
+    losses = {place: saved["metrics"][-1]["valid_loss"] for place, saved in found.items()}
+    assert losses["graph"] == pytest.approx(losses["eager"], rel=1e-3)
+    assert losses["graph"] == pytest.approx(losses["cpu"], rel=0.01)
+    average, trained = found["graph"]["weights"], found["graph"]["raw_weights"]
+    for key, eager in found["eager"]["weights"].items():
+        step = (average[key] - trained[key]).norm()
+        assert (average[key] - eager).norm() < 0.2 * step, key
+
+
 def test_a_schedule_by_the_script(call, tmp_path):
     """The last rate is a hundredth of the first: replays that kept their number would go on far too fast."""
     flags = (*DIGITS, "--model", "wae-gan", "-n", 8, *BUDGET, "--epochs", 3, "--lr-schedule", "smooth")
