@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         choices=list(PATHS)[1:],
         metavar="PATH",
-        help="fp32, tf32, bf16, cpu: beside the eager one (default: what may be faster here, and the CPU)",
+        help="fp32, tf32, bf16, cpu: beside the eager one (default: what may be faster here; cpu beside a GPU)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     args, args.flags = parser.parse_known_args()

@@ -107,6 +107,21 @@ def test_what_counts_as_the_same(loss, rank, agrees):
     assert row["agrees"] is agrees and row["difference"] == pytest.approx(loss - 1)
 
 
+def test_the_cpu_beside_a_gpu_is_the_same_training_without_it(tmp_path, call, monkeypatch):
+    trained = {}
+
+    def run(script, *words):
+        if script == "train.py":
+            trained[words[words.index("--model-name") + 1]] = "--gpu" in words
+        assert call(script, *words).status == 0
+
+    monkeypatch.setattr(paths, "call", run)
+    flags = ("--dataset", "digits", "-l", 1, "-n", 4, "--arch", "mlp", "--epochs", 1, "--train-size", 64)
+    done = call("benchmarks/paths.py", "--gpu", *flags, "--paths", "cpu")
+    assert done.status == 0, done.err
+    assert trained == {"eager-fp32": True, "cpu": False}
+
+
 def test_paths_sets_the_path_itself(call, tmp_path):
     assert_refused(
         call("benchmarks/paths.py", "--dataset", "digits", "--precision", "bf16"), "--precision", "leave it out"
