@@ -44,9 +44,18 @@ def run_script(script: str, *arguments: object, cwd: Path | None = None) -> Resu
 
 
 def start_script(script: str, *arguments: object) -> subprocess.Popen:
-    """A script in the background, its output unbuffered, to be interrupted."""
+    """A script in the background, its output unbuffered, to be interrupted.
+
+    It would inherit what the tests ignore: Ctrl-C where a shell started them in the background, SIGHUP under nohup.
+    """
     command = [sys.executable, "-u", str(ROOT / script), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+
+    def heed() -> None:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, **pipes, env=ENVIRONMENT, preexec_fn=heed)
 
 
 @pytest.fixture
