@@ -73,6 +73,9 @@ LABELS = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = 
 def test_anomaly_tables(name):
     heading = {"kddcup": "KDD Cup\n", "kddcup-rev": "KDD Cup-rev"}.get(name, name.capitalize())
     content = json.loads((DATA / f"anomaly-{name}.json").read_text())
+    assert {cells[0] for cells in tables("anomaly.md", heading)[2:] if cells[-1] == "20"} == {
+        LABELS[found["model"]] + ", z alone" * (found["residual"] is False) for found in content["rows"]
+    }
     for found in content["rows"]:
         label = LABELS[found["model"]] + ", z alone" * (found["residual"] is False)
         shown = row("anomaly.md", heading, label)
