@@ -40,6 +40,7 @@ class RunConfig:
     batch_size: int = 32
     order: str = "shuffled"  # of the training images: "shuffled" or "fixed"
     seed: int = 0
+    init: str = "pytorch"  # weights of the networks at the start: a key of models.networks.INITS
     lr: float = 1e-4
     weight_decay: float = 0.0  # decoupled; 0: Adam
     lr_schedule: str = "constant"  # a key of utils.schedules.SCHEDULES
@@ -86,7 +87,7 @@ class RunConfig:
     def build_model(self) -> Autoencoder:
         """A freshly initialised model, on the CPU."""
         sizes = {"architecture": self.architecture, "channels": self.channels, "latent_dim": self.latent_dim}
-        return models.build(self.model, **sizes, **self.options)
+        return models.build(self.model, self.init, **sizes, **self.options)
 
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
         """The split "train", "valid" or "test" of the data set; only the first ``size`` images where given."""

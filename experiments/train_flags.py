@@ -44,6 +44,8 @@ def make_parser() -> cli.Parser:
     add("--epochs", type=cli.positive, default=run.RunConfig.epochs, help="passes over the training images")
     orders = "of the training images; fixed, as released with IRMAE: the same every epoch, in shape the same images too"
     add("--order", choices=("shuffled", "fixed"), default="shuffled", help=orders)
+    what = f"weights of encoder and decoder at the start: {cli.titles(models.networks.INITS)}"
+    add("--init", choices=list(models.networks.INITS), default="pytorch", help=what)
     add("--lr", type=cli.positive_float, default=1e-4, help="learning rate of Adam")
     decay = "decoupled weight decay (AdamW) of all parameters, per step times the learning rate; 0: Adam"
     add("--weight-decay", type=cli.non_negative_float, default=0.0, metavar="W", help=decay)

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping
 from functools import cache
 
+from torch import nn
+
 from models import networks
 from models.ae import AE, IRMAE
 from models.base import Autoencoder
@@ -78,14 +80,20 @@ def flags(name: str) -> dict[str, Flag]:
     return {key: parameter.annotation.__metadata__[0] for key, parameter in _parameters(name).items()}
 
 
-def build(name: str, **config) -> Autoencoder:
-    """A newly initialised model from ``SHARED`` and its options. Raises UserError for an unknown name or option."""
+def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
+    """A newly initialised model from ``SHARED`` and its options. Raises UserError for an unknown name or option.
+
+    ``init``: a key of ``networks.INITS``.
+    """
     foreign = sorted(set(config) - set(options(name)) - set(SHARED))
     if foreign:
         raise UserError(
             f"the model {name} takes no {', '.join(foreign)}: it has {', '.join(options(name)) or 'no options'}"
         )
-    return MODELS[name](**config)
+    model = MODELS[name](**config)
+    if init == "kaiming":
+        networks.initialise_kaiming(nn.ModuleList([model.enc, model.dec]))
+    return model
 
 
 def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:

@@ -9,6 +9,7 @@
 import re
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from models.networks import conv, gdn, mlp, wae_pytorch
 from models.networks.base import Decoder
@@ -23,9 +24,27 @@ DIVISORS = {  # of the image size, in each family
     "gdn": lambda size: 2**gdn.HALVINGS,
     "image-mlp": lambda size: 1,
 }
+INITS = {
+    "pytorch": "the default of each layer",
+    "kaiming": "of six times its variance (He et al. 2015), with which shape is learned in colour",
+}
 IMAGE_SIZES = range(32, 257)
 VECTORS = re.compile(r"(mlp|relu):([1-9]\d*(?:-[1-9]\d*)*)")
 IMAGE_VECTORS = re.compile("image-" + VECTORS.pattern)
+
+
+def initialise_kaiming(networks: nn.Module) -> None:
+    """Weights of all convolutions and linear layers drawn from N(0, 2 / fan-in), biases zero. Raises UserError.
+
+    Source: He et al. 2015 (arXiv 1502.01852), equation 10. PyTorch's default has a sixth of that variance.
+    """
+    for layer in networks.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            if is_parametrized(layer):
+                raise UserError("--init kaiming has no effect under --penalty sn, which divides weights by their norm")
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def any_range(architecture: str) -> bool:
