@@ -15,7 +15,7 @@ from experiments.table_types import FULL_EPOCHS, Cell, Flags, Row, Table
 from experiments.tables import TABLES
 from utils.errors import UserError
 
-ADDED = ("order", "init", "lr_schedule", "weight_decay", "ema")  # of RunConfig: in the hash where they are not the default
+ADDED = ("order", "init", "lr_schedule", "weight_decay", "ema")  # in the hash of a RunConfig where not the default
 DATA_FLAGS = ("data_path", "image_size", "channels", "skip_corrupt", "white")
 
 

@@ -131,8 +131,7 @@ def read(path: str | Path) -> Checkpoint:
     """A checkpoint of format 2 or 1, or a bare state dict of the code released with IRMAE. Raises UserError."""
     from experiments import train_flags  # which imports this module
 
-    path = Path(path)
-    record = checkpoint.load(path)
+    record = checkpoint.load(path := Path(path))
     with integrity.refusing(path):
         if "format" not in record:
             record = {"weights": unwrap(record, path)}

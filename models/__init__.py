@@ -81,10 +81,7 @@ def flags(name: str) -> dict[str, Flag]:
 
 
 def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
-    """A newly initialised model from ``SHARED`` and its options. Raises UserError for an unknown name or option.
-
-    ``init``: a key of ``networks.INITS``.
-    """
+    """A new model from ``init`` of ``networks.INITS``, ``SHARED`` and its options; UserError for an unknown option."""
     foreign = sorted(set(config) - set(options(name)) - set(SHARED))
     if foreign:
         raise UserError(

@@ -34,10 +34,7 @@ IMAGE_VECTORS = re.compile("image-" + VECTORS.pattern)
 
 
 def initialise_kaiming(networks: nn.Module) -> None:
-    """Weights of all convolutions and linear layers drawn from N(0, 2 / fan-in), biases zero. Raises UserError.
-
-    Source: He et al. 2015 (arXiv 1502.01852), equation 10. PyTorch's default has a sixth of that variance.
-    """
+    """N(0, 2 / fan-in) weights (He et al. 2015, arXiv 1502.01852, equation 10) and zero biases; else UserError."""
     for layer in networks.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             if is_parametrized(layer):

@@ -194,3 +194,28 @@ def test_the_network_of_wae_pytorch():
             assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.25) and not layer.bias.any()
     with pytest.raises(UserError, match="take images of 64 pixels, not 32"):
         build_networks("wae-pytorch-32", 3, 64)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("architecture", ["shape", "wae-32", "image-mlp-32", "relu:30-20"])
+def test_kaiming_draws_weights_of_variance_2_over_fan_in(name, architecture):
+    torch.manual_seed(0)
+    model = models.build(name, "kaiming", architecture=architecture, channels=3, latent_dim=20)
+    for layer in [*model.enc.modules(), *model.dec.modules()]:
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Linear):
+            fan_in = layer.weight[0].numel()  # of transposed convolutions too, as PyTorch counts it
+            scale = layer.weight.detach().double().square().mean() * fan_in / 2
+            assert abs(scale - 1) < 6 * (2 / layer.weight.numel()) ** 0.5
+            assert layer.bias is None or not layer.bias.any()
+
+
+def test_kaiming_leaves_the_linear_layers_of_irmae_as_published():
+    torch.manual_seed(0)
+    model = models.build("irmae", "kaiming", architecture="mnist", channels=1, latent_dim=128, linear_layers=1)
+    weight = model.mlp.hidden[0].weight.detach()
+    assert weight.var().item() * 128 * 3 == pytest.approx(1, abs=0.05) and abs(weight).max() <= 128**-0.5
+
+
+def test_kaiming_is_refused_where_the_size_of_weights_has_no_effect():
+    with pytest.raises(UserError, match="--init kaiming has no effect under --penalty sn"):
+        models.build("rae", "kaiming", architecture="mnist", channels=1, latent_dim=6, penalty="sn")
