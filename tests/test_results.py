@@ -136,6 +136,21 @@ def test_ten_models():
         assert cells[1:-1] == ["–" if number is None else f"{number:.{digits}f}" for number, digits in numbers]
 
 
+def test_digits_without_labels():
+    found = json.loads((DATA / "infocat-clusters.json").read_text())
+    keys = ("accuracy", "normalized_mutual_information", "adjusted_rand_index")
+    numbers = [[each[key] for key in keys] for each in found["rows"]]
+    draws = [np.mean(found["draws"]["by_seed"][str(seed)]) for seed in range(len(numbers))]
+    numbers = [[*row, drawn] for row, drawn in zip(numbers, draws, strict=True)]
+    _, _, *lines = tables("models.md", "Digits without labels")
+    shown = [[float(cell) for cell in (*cells[1:4], cells[5])] for cells in lines[: len(numbers) + 1]]
+    assert shown == pytest.approx(np.array([*numbers, np.median(numbers, axis=0)]), abs=6e-4)
+    fashion = ", ".join(
+        f"{name} {found['fashion_mnist'][key]:.3f}" for name, key in zip(("Accuracy", "NMI", "ARI"), keys, strict=True)
+    )
+    assert fashion in " ".join((ROOT / "docs" / "models.md").read_text().split())
+
+
 def test_losses_of_the_discriminator_with_the_offset():
     found = json.loads((DATA / "wae-offset.json").read_text())["loss"]
     page = " ".join((ROOT / "docs" / "models.md").read_text().split())
