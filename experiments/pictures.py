@@ -133,8 +133,8 @@ def pca(args: argparse.Namespace, trained: Trained) -> tuple[Grid, dict]:
     codes = torch.from_numpy(fitted.inverse_transform(positions.reshape(-1, dimensions))).float()
     numbers = {"fitted_to": fitted_to, "standard_deviations": deviations.tolist()}
     shares = numbers["explained_variance_ratio"] = fitted.explained_variance_ratio_.tolist()
-    down, across = (f"component {k + 1} ({shares[k]:.0%} of the variance)" for k in (0, 1))
-    grid = Grid(trained.decode(codes), args.Y, f"principal components of {fitted_to:,} codes", "",
+    down, across = (f"component {k + 1} ({shares[k]:.0%})" for k in (0, 1))
+    grid = Grid(trained.decode(codes), args.Y, f"PCA of {fitted_to:,} codes (shares of the variance)", "",
                 sigmas(args.Y, REACH), sigmas(args.X, REACH), across=across, down=down)  # fmt: skip
     return grid, numbers
 
