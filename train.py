@@ -150,7 +150,8 @@ def fit(run: Run, step: loop.Step, valid_set: data.Dataset, logs: Logs) -> None:
     print(f"curves of all runs: tensorboard --logdir {shlex.quote(str(logs.folder.parent))}")
     after = f"{row['epoch']} epoch{'s' if row['epoch'] > 1 else ''}"
     after += f", the last {config.patience} of them without a lower one" * (state.epoch < config.epochs)
-    kept = f"; {run.path.name}{checkpoint.BEST} is of epoch {best.best_epoch(state.metrics)}" * config.keep_best
+    kept = f"; {run.path.name}{checkpoint.BEST} is of epoch {best.best_epoch(state.metrics)}"
+    kept *= config.keep_best and run.path.with_name(run.path.name + checkpoint.BEST).exists()
     print(f"{name} on {config.dataset}: validation loss {row['valid_loss']:.5f} after {after}; saved {run.path}{kept}")
 
 

@@ -139,7 +139,7 @@ def main() -> None:
     stages = {"variants": measure_variants, "together": measure_together}
     parser.add_argument("stage", choices=list(stages))
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="of the trainings together")
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="written after every row")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="written after every row (default: STAGE.json)")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise UserError("no CUDA device found: these measurements are of one")
@@ -147,7 +147,10 @@ def main() -> None:
     for row in stages[args.stage](args):
         rows.append(row)
         print(row, flush=True)
-        files.write_json(args.json, {"machine": measurement.machine(DEVICE), "stage": args.stage, "rows": rows})
+        files.write_json(
+            args.json or Path(f"{args.stage}.json"),
+            {"machine": measurement.machine(DEVICE), "stage": args.stage, "rows": rows},
+        )
 
 
 if __name__ == "__main__":

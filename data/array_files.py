@@ -59,7 +59,7 @@ def read_once(path: Path, label: str | None, ignore: tuple[str, ...], status: tu
     constant = int((np.ptp(values, axis=0) == 0).sum())
     notes = [f"{path}: {len(values):,} rows of {'shape ' + str(shape) if len(shape) > 1 else f'{len(names)} columns'}"]
     notes += [f"columns {shown(names)}"] if text else []
-    notes += [f"{constant} of {len(names)} values constant"] if constant else []
+    notes += [f"{constant} of {len(names)} values constant (every mean counts them)"] if constant else []
     notes += [f"left out {shown(counts)} (tells rows apart)"] if counts else []
     notes += [f"left out {shown(ignored)} (--ignore)"] if ignored else []
     notes += ["no labels" if labels is None else f"label {labels.name} ({len(classes or ())} classes)"]

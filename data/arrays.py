@@ -41,8 +41,8 @@ class ArrayDataset(VectorDataset):
         shape: of a row in the file; ``field``: of a row in the store, where that is not flat.
     """
 
-    def __init__(self, array: "Array", rows: np.ndarray, scaler, field: tuple[int, ...] | None):
-        self.rows, self.names, self.scaler = rows, array.names, scaler
+    def __init__(self, array: "Array", rows: np.ndarray, scaler, field: tuple[int, ...] | None, constant: np.ndarray):
+        self.rows, self.names, self.scaler, self.constant = rows, array.names, scaler, constant
         self.shape = array.values.shape[1:]
         self.field = field or (len(array.names),)
         labels = None if array.labels is None else torch.from_numpy(array.labels[rows])
@@ -57,12 +57,16 @@ class ArrayDataset(VectorDataset):
             values = uncolumned(self.scaler.transform(columned(values)), values.shape)
         return torch.tensor(values, dtype=torch.float32).reshape(-1, *self.field)
 
-    def to_units(self, x: Tensor) -> np.ndarray:
-        """Inputs or outputs of a network as values in the units and the shape of the file, float64."""
+    def to_units(self, x: Tensor, decoded: bool = False) -> np.ndarray:
+        """Inputs of a network as values in the units and the shape of the file, float64; or its outputs, ``decoded``:
+        then a column that did not vary in training has its one value, whatever the network says.
+        """
         values = x.detach().cpu().double().numpy().reshape(-1, *self.shape)
         if self.scaler is None:
             return values
-        return uncolumned(self.scaler.inverse_transform(columned(values)), values.shape)
+        columns = np.array(columned(values))
+        columns[:, self.constant & decoded] = 0
+        return uncolumned(self.scaler.inverse_transform(columns), values.shape)
 
     def first(self, size: int) -> "ArrayDataset":
         part = cast(ArrayDataset, super().first(size))
@@ -95,7 +99,15 @@ def load(split: str, path: Path, options: LoadOptions) -> ArrayDataset:
     parts = split_rows(array.values, file["split"])
     rows = parts[split] if split != "all" else np.arange(len(array.values))
     field = (options.channels, options.image_size, options.image_size) if options.image_size else None
-    return ArrayDataset(array, rows, fit_scaler(array.values[parts["train"]], file["scale"]), field)
+    constant = np.ptp(columned(train := array.values[parts["train"]]), axis=0) == 0
+    if constant.all():
+        raise UserError(f"{path}: no value varies in the training rows: there is nothing to learn from")
+    if (later := constant & (np.ptp(columned(array.values), axis=0) > 0)).any() and file["scale"] != "none":
+        name = f"column {array.names[later.argmax()]}" if array.values.ndim == 2 else f"channel {later.argmax()}"
+        raise UserError(
+            f"{path}: {name} does not vary in the training rows, but in others: --ignore it, or --scale none"
+        )
+    return ArrayDataset(array, rows, fit_scaler(train, file["scale"]), field, constant)
 
 
 def split_rows(values: np.ndarray, split: str) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.trained import Trained
+from models.rrae import RRAE
 from utils import files
 from utils.errors import UserError
 
@@ -40,6 +41,8 @@ def export(trained: Trained, path: str | Path, kind: str = "onnx") -> list[Path]
     if kind == "onnx" and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise UserError("ONNX is not installed: pip install onnx onnxscript, or use --format pt2")
     model, written = copy.deepcopy(trained.model).cpu().eval().requires_grad_(False), []
+    if isinstance(model, RRAE):  # its rank, a tensor that the graph would depend on, is final
+        model.adaptive_rank, model.rank = False, model.current_rank()
     parts = {
         "encoder": (Part(model, "encode"), trained.dataset("test")[:2].cpu()),
         "decoder": (

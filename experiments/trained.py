@@ -106,7 +106,7 @@ class Trained:
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
         """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1]; of a file, rows in its units, float64."""
         decoded = torch.cat([images.cpu() for images in self.decode_batches(codes)])
-        return torch.from_numpy(self.scaling.to_units(decoded)) if self.config.file else decoded
+        return torch.from_numpy(self.scaling.to_units(decoded, decoded=True)) if self.config.file else decoded
 
     @torch.no_grad()
     def decode_batches(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
@@ -189,8 +189,8 @@ def load(path: str | Path, device: str | torch.device = "cpu", data_path: str | 
 def build(path: Path, saved: Checkpoint, device: torch.device, data_path: str | Path | None = None) -> Trained:
     """The trained model of the content of a checkpoint. Raises UserError where its weights are not usable."""
     with integrity.refusing(path):
-        recorded = data.recorded_path(saved.config.dataset, saved.config.data_path, path)
-        config = replace(saved.config, data_path=str(data_path or recorded or data.DEFAULT_PATH))
+        data_path = data_path or data.recorded_path(saved.config.dataset, saved.config.data_path, path)
+        config = replace(saved.config, data_path=str(data_path or data.DEFAULT_PATH))
         model = config.build_model()
         integrity.check(saved, model, path)
         model.load_state_dict(saved.weights)

@@ -92,7 +92,12 @@ def test_what_is_used_of_a_table_is_printed(csv, capsys):
     assert train.names == ["a", "b"] and train.classes == ["x", "y"]
     assert torch.equal(train.labels, torch.from_numpy(train.rows % 2))
     assert train[:][:, 1].abs().max() == 0 and np.allclose(train.to_units(train[:])[:, 1], 7.5)
-    assert "200 rows of 2 columns; columns a, b; 1 of 2 values constant; left out id" in capsys.readouterr().out
+    drawn = train.to_units(train[:] + 0.1, decoded=True)  # a network's outputs, which are not zero exactly
+    assert (drawn[:, 1] == 7.5).all() and np.allclose(drawn[:, 0], train.to_units(train[:] + 0.1)[:, 0])
+    assert (
+        "200 rows of 2 columns; columns a, b; 1 of 2 values constant (every mean counts them); left out id"
+        in capsys.readouterr().out
+    )
     np.savez(path.with_suffix(".npz"), X=ROWS, y=np.arange(200) % 3)
     assert load(path.with_suffix(".npz")).classes == ["0", "1", "2"]
     np.savez(path.with_suffix(".npz"), X=ROWS, y=ROWS[:, 0])  # values to predict are no classes
@@ -152,3 +157,14 @@ def test_labels_of_a_cell_array_are_words_and_endings_may_be_capital(tmp_path):
     scipy.io.savemat(tmp_path / "OWN.MAT", {"X": ROWS, "y": words})
     dataset = load(tmp_path / "OWN.MAT", "all")
     assert dataset.classes == ["high", "low"] and dataset.labels.tolist() == [1, 0] * 100
+
+
+def test_what_does_not_vary_in_training_is_refused(tmp_path):
+    values = np.array(ROWS)
+    values[:185, 1] = 3.5
+    np.save(tmp_path / "own.npy", values)
+    with pytest.raises(UserError, match="column 2 does not vary in the training rows, but in others: --ignore it"):
+        load(tmp_path / "own.npy", split="time")
+    np.save(tmp_path / "own.npy", np.full((200, 3), 3.5))
+    with pytest.raises(UserError, match="no value varies in the training rows"):
+        load(tmp_path / "own.npy")

@@ -200,6 +200,17 @@ def test_exported_parts_give_the_same_codes_and_images(trained, tmp_path, name, 
     assert all(parameter.requires_grad for parameter in run.model.parameters())
 
 
+def test_the_rank_that_rrae_found_is_exported(ae, tmp_path):
+    model = models.build("rrae", architecture="mnist", channels=1, latent_dim=16, adaptive_rank=True)
+    model.kept.fill_(5)
+    model.second_moment.copy_(torch.diag(torch.arange(16.0)))
+    run = replace(ae, model=model.eval(), config=replace(ae.config, model="rrae"))
+    images = run.dataset("test")[:3]
+    (encoder, _) = export(run, tmp_path / "x", "pt2")
+    found = torch.export.load(encoder).module()(images).detach()
+    assert np.allclose(found, run.encode(images), atol=1e-5) and (found[:, :11] == 0).all() and model.adaptive_rank
+
+
 def test_what_cannot_be_exported_says_what_to_do(ae, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     truncated = models.build("rrae", architecture="mnist", channels=1, latent_dim=16)  # its encoder has eigenvectors

@@ -37,7 +37,10 @@ def run(call, folder, monkeypatch):
     if not (folder / "checkpoint/own-csv/irmae").exists():
         result = call("train.py", *train)
         assert result.status == 0, result.err
-        assert "300 rows of 6 columns; columns a, b, c, d, e, constant; 1 of 6 values constant" in result.out
+        assert (
+            "300 rows of 6 columns; columns a, b, c, d, e, constant; 1 of 6 values constant (every mean counts them)"
+            in result.out
+        )
         assert "label class (2 classes)" in result.out
     return call
 
@@ -56,7 +59,8 @@ def test_its_dimension_coordinates_and_errors(run, folder):
     error = evaluation.error_at_rank(trained, 2)
     test = trained.dataset("test")
     scaled = trained.scaling.from_units(back[test.rows]) - test[:]
-    assert error == pytest.approx(float(scaled.square().mean()), rel=1e-4) and error < 0.05
+    # The error is of what the network decodes, where the constant column, exact in the file's units, has its own.
+    assert error == pytest.approx(float(scaled.square().mean()), rel=5e-3) and error < 0.05
     assert evaluation.error_at_rank(trained, 1) > 3 * error
 
     assert run("generation.py", "--dataset", "own.csv").status == 0
