@@ -1,6 +1,7 @@
 """What the evaluation scripts share: their flags, the checkpoints that these name, and where results go."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
     check_flags(args, saved.config, path)
     if not saved.config.file:
         data.describe(args.dataset, saved.config.image_size, saved.config.channels)
+    if saved.config.dataset != args.dataset:
+        print(f"warning: {path} was trained on {saved.config.dataset}, not {args.dataset}", file=sys.stderr)
     given = {"dataset": args.dataset, "skip_corrupt": args.skip_corrupt, "white": args.white}
     saved.config = replace(saved.config, **{key: value for key, value in given.items() if value})
     trained = build(path, saved, devices.choose(args.gpu), args.data_path)
@@ -67,7 +70,8 @@ def newest(args: argparse.Namespace) -> str:
     folder = Path(args.checkpoint) / args.dataset
     names = checkpoint.available(folder, groups=False)
     if not names:
-        advice = f"train one first: python train.py --dataset {args.dataset}"
+        own = data.file_options(args.dataset, {})
+        advice = f"train one first: python train.py --dataset {args.data_path if own else args.dataset}"
         if others := checkpoint.available(folder):
             advice = f"of reproduce.py's give one by --model-name: {', '.join(others[:3])} ..."
         raise UserError(f"{folder}: no checkpoint there (--checkpoint, --dataset); {advice}")

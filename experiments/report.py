@@ -24,8 +24,7 @@ def number(line: Line, metric: str, seeds: int) -> str:
     if not values:
         return f"failed: {line.failures[0]}".replace("failed: not run", "not run") if line.failures else "–"
     form = column_of(metric).form
-    if form.endswith("d") and len(values) > 1:
-        form = form.replace("d", ".1f")
+    form = form.replace("d", ".1f") if len(values) > 1 else form  # of whole numbers
     text = format(round(values[0]) if form.endswith("d") else line.mean(metric), form)
     text += f" ± {format(line.std(metric), form)}" if len(values) > 1 else ""
     missing = seeds - len(values)
@@ -51,12 +50,13 @@ def texts_of(result: Result) -> tuple[list[str], list[list[str]]]:
 def provenance(cells: list[dict]) -> str:
     """Devices, versions and dates of cells in a sentence."""
     known = [cell["provenance"] for cell in cells if "provenance" in cell]
-    parts = sorted({"{device_name} ({device}, {threads} threads)".format(**each) for each in known})
+    trained = {str(by.get("device_name")) for cell in cells if isinstance(by := cell.get("trained_by"), dict)}
+    devices = {"{device_name} ({device}, {threads} threads)".format(**each) for each in known}
+    parts = [*(f"{name} (trainings)" for name in sorted(trained)), *sorted(devices)]
     parts += sorted({"Python {python}, torch {torch}".format(**each) for each in known})
     if known:
-        dates = [each["date"] for each in known]
         parts.append("commit " + ", ".join(sorted({each["commit"] for each in known})))
-        parts.append(" to ".join(sorted({min(dates), max(dates)})))
+        parts.append(" to ".join(sorted({pick(each["date"] for each in known) for pick in (min, max)})))
     if len(known) < len(cells):
         parts.append(f"{len(cells) - len(known)} cells of an earlier version, which do not name their device")
     return "; ".join(parts)
