@@ -84,8 +84,6 @@ def load(name: str, args: argparse.Namespace) -> Points:
         parts = [splits[0], torch.cat(splits[1:])]
         source = f"{name}, {len(parts[0]):,} rows to train on and {len(parts[1]):,} to test on"
     vary = parts[0].std(dim=0) > 0
-    if not vary.any():
-        raise UserError(f"{name}: no column varies, so there is nothing to learn from")
     return Points(parts[0][:, vary], parts[1][:, vary], source, dimension, coordinates)
 
 

@@ -143,14 +143,11 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise UserError("no CUDA device found: these measurements are of one")
-    rows: list[dict] = []
+    path, rows = args.json or Path(f"{args.stage}.json"), []
     for row in stages[args.stage](args):
         rows.append(row)
         print(row, flush=True)
-        files.write_json(
-            args.json or Path(f"{args.stage}.json"),
-            {"machine": measurement.machine(DEVICE), "stage": args.stage, "rows": rows},
-        )
+        files.write_json(path, {"machine": measurement.machine(DEVICE), "stage": args.stage, "rows": rows})
 
 
 if __name__ == "__main__":

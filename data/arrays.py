@@ -41,11 +41,13 @@ class ArrayDataset(VectorDataset):
         shape: of a row in the file; ``field``: of a row in the store, where that is not flat.
     """
 
-    def __init__(self, array: "Array", rows: np.ndarray, scaler, field: tuple[int, ...] | None, constant: np.ndarray):
-        self.rows, self.names, self.scaler, self.constant = rows, array.names, scaler, constant
+    def __init__(self, array: "Array", rows: np.ndarray, scaler, field: tuple[int, ...] | None, train: np.ndarray):
+        self.rows, self.names, self.scaler = rows, array.names, scaler
         self.shape = array.values.shape[1:]
         self.field = field or (len(array.names),)
         labels = None if array.labels is None else torch.from_numpy(array.labels[rows])
+        known = np.where(does_not_vary(train), columned(train[:1]), np.nan)
+        self.known = self.from_units(uncolumned(known, train[:1].shape))[0]
         super().__init__(self.from_units(array.values[rows]), labels, array.classes)
 
     def from_units(self, values: np.ndarray | Tensor) -> Tensor:
@@ -57,16 +59,16 @@ class ArrayDataset(VectorDataset):
             values = uncolumned(self.scaler.transform(columned(values)), values.shape)
         return torch.tensor(values, dtype=torch.float32).reshape(-1, *self.field)
 
-    def to_units(self, x: Tensor, decoded: bool = False) -> np.ndarray:
-        """Inputs of a network as values in the units and the shape of the file, float64; or its outputs, ``decoded``:
-        then a column that did not vary in training has its one value, whatever the network says.
-        """
+    def to_units(self, x: Tensor) -> np.ndarray:
+        """Inputs or outputs of a network as values in the units and the shape of the file, float64."""
         values = x.detach().cpu().double().numpy().reshape(-1, *self.shape)
         if self.scaler is None:
             return values
-        columns = np.array(columned(values))
-        columns[:, self.constant & decoded] = 0
-        return uncolumned(self.scaler.inverse_transform(columns), values.shape)
+        return uncolumned(self.scaler.inverse_transform(columned(values)), values.shape)
+
+    def restore_constants(self, x: Tensor) -> Tensor:
+        """Outputs of a network with the one value of each column or channel that did not vary in training."""
+        return torch.where(self.known.isnan().to(x.device), x, self.known.to(x.device))
 
     def first(self, size: int) -> "ArrayDataset":
         part = cast(ArrayDataset, super().first(size))
@@ -79,6 +81,11 @@ def columned(values: np.ndarray) -> np.ndarray:
     if values.ndim == 4:
         return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
     return values if values.ndim == 2 else values.reshape(-1, 1)
+
+
+def does_not_vary(values: np.ndarray) -> np.ndarray:
+    """Of each of the ``columned`` columns."""
+    return np.ptp(columned(values), axis=0) == 0
 
 
 def uncolumned(columns: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -99,15 +106,13 @@ def load(split: str, path: Path, options: LoadOptions) -> ArrayDataset:
     parts = split_rows(array.values, file["split"])
     rows = parts[split] if split != "all" else np.arange(len(array.values))
     field = (options.channels, options.image_size, options.image_size) if options.image_size else None
-    constant = np.ptp(columned(train := array.values[parts["train"]]), axis=0) == 0
+    constant = does_not_vary(train := array.values[parts["train"]])
     if constant.all():
-        raise UserError(f"{path}: no value varies in the training rows: there is nothing to learn from")
-    if (later := constant & (np.ptp(columned(array.values), axis=0) > 0)).any() and file["scale"] != "none":
+        raise UserError(f"{path}: no column varies in the training rows, so there is nothing to learn from")
+    if (later := constant & ~does_not_vary(array.values)).any() and file["scale"] != "none":
         name = f"column {array.names[later.argmax()]}" if array.values.ndim == 2 else f"channel {later.argmax()}"
-        raise UserError(
-            f"{path}: {name} does not vary in the training rows, but in others: --ignore it, or --scale none"
-        )
-    return ArrayDataset(array, rows, fit_scaler(train, file["scale"]), field, constant)
+        raise UserError(f"{path}: {name} varies outside of the training rows only: --ignore it, or --scale none")
+    return ArrayDataset(array, rows, fit_scaler(train, file["scale"]), field, train)
 
 
 def split_rows(values: np.ndarray, split: str) -> dict[str, np.ndarray]:

@@ -70,8 +70,8 @@ def newest(args: argparse.Namespace) -> str:
     folder = Path(args.checkpoint) / args.dataset
     names = checkpoint.available(folder, groups=False)
     if not names:
-        own = data.file_options(args.dataset, {})
-        advice = f"train one first: python train.py --dataset {args.data_path if own else args.dataset}"
+        dataset = args.data_path if data.file_options(args.dataset, {}) else args.dataset
+        advice = f"train one first: python train.py --dataset {dataset}"
         if others := checkpoint.available(folder):
             advice = f"of reproduce.py's give one by --model-name: {', '.join(others[:3])} ..."
         raise UserError(f"{folder}: no checkpoint there (--checkpoint, --dataset); {advice}")

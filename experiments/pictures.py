@@ -65,7 +65,7 @@ def errors_by_column(args: argparse.Namespace, trained: Trained) -> "tuple[Figur
     names = trained.scaling.names
     outputs = torch.cat([x.cpu() for x in trained.decode_batches(trained.codes(dataset))])
     scaled = [x.double().flatten(1).numpy() for x in (dataset[:], outputs)]
-    units = [trained.scaling.to_units(x, x is outputs).reshape(len(dataset), -1) for x in (dataset[:], outputs)]
+    units = [trained.scaling.to_units(x).reshape(len(dataset), -1) for x in (dataset[:], outputs)]
     mse = np.square(scaled[1] - scaled[0]).mean(axis=0)
     rmse = np.sqrt(np.square(units[1] - units[0]).mean(axis=0))
     variance = scaled[0].var(axis=0)

@@ -106,7 +106,7 @@ class Trained:
     def decode(self, codes: Tensor | np.ndarray) -> Tensor:
         """Images ``(N, C, H, W)`` of codes ``(N, n)``, clamped to [0, 1]; of a file, rows in its units, float64."""
         decoded = torch.cat([images.cpu() for images in self.decode_batches(codes)])
-        return torch.from_numpy(self.scaling.to_units(decoded, decoded=True)) if self.config.file else decoded
+        return torch.from_numpy(self.scaling.to_units(decoded)) if self.config.file else decoded
 
     @torch.no_grad()
     def decode_batches(self, codes: Tensor | np.ndarray) -> Iterator[Tensor]:
@@ -116,7 +116,7 @@ class Trained:
             raise UserError(f"codes of shape {tuple(z.shape)}: expected (N, {n})")
         for part in z.split(self.batch_size):
             decoded = self.model.eval().decode(part.to(self.device))
-            yield decoded if self.config.file else decoded.clamp(0, 1)
+            yield self.scaling.restore_constants(decoded) if self.config.file else decoded.clamp(0, 1)
 
     def spectrum(self, split: str = "test", size: int | None = None) -> latents.Spectrum:
         """Singular values of the covariance of the codes of a split, as ``singular.py`` shows them."""

@@ -87,6 +87,8 @@ def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
         raise UserError(
             f"the model {name} takes no {', '.join(foreign)}: it has {', '.join(options(name)) or 'no options'}"
         )
+    if init not in networks.INITS:
+        raise UserError(f"unknown init {init!r}: choose from {', '.join(networks.INITS)}")
     model = MODELS[name](**config)
     if init == "kaiming":
         networks.initialise_kaiming(nn.ModuleList([model.enc, model.dec]))

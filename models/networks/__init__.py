@@ -24,10 +24,7 @@ DIVISORS = {  # of the image size, in each family
     "gdn": lambda size: 2**gdn.HALVINGS,
     "image-mlp": lambda size: 1,
 }
-INITS = {
-    "pytorch": "the default of each layer",
-    "kaiming": "of six times its variance (He et al. 2015), with which shape is learned in colour",
-}
+INITS = {"pytorch": "the default of each layer", "kaiming": "He et al. 2015, of six times its variance"}
 IMAGE_SIZES = range(32, 257)
 VECTORS = re.compile(r"(mlp|relu):([1-9]\d*(?:-[1-9]\d*)*)")
 IMAGE_VECTORS = re.compile("image-" + VECTORS.pattern)

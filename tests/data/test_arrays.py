@@ -92,7 +92,7 @@ def test_what_is_used_of_a_table_is_printed(csv, capsys):
     assert train.names == ["a", "b"] and train.classes == ["x", "y"]
     assert torch.equal(train.labels, torch.from_numpy(train.rows % 2))
     assert train[:][:, 1].abs().max() == 0 and np.allclose(train.to_units(train[:])[:, 1], 7.5)
-    drawn = train.to_units(train[:] + 0.1, decoded=True)  # a network's outputs, which are not zero exactly
+    drawn = train.to_units(train.restore_constants(train[:] + 0.1))  # a network's outputs, which are not zero exactly
     assert (drawn[:, 1] == 7.5).all() and np.allclose(drawn[:, 0], train.to_units(train[:] + 0.1)[:, 0])
     assert (
         "200 rows of 2 columns; columns a, b; 1 of 2 values constant (every mean counts them); left out id"
@@ -163,8 +163,18 @@ def test_what_does_not_vary_in_training_is_refused(tmp_path):
     values = np.array(ROWS)
     values[:185, 1] = 3.5
     np.save(tmp_path / "own.npy", values)
-    with pytest.raises(UserError, match="column 2 does not vary in the training rows, but in others: --ignore it"):
+    with pytest.raises(UserError, match="column 2 varies outside of the training rows only: --ignore it"):
         load(tmp_path / "own.npy", split="time")
     np.save(tmp_path / "own.npy", np.full((200, 3), 3.5))
-    with pytest.raises(UserError, match="no value varies in the training rows"):
+    with pytest.raises(UserError, match="no column varies in the training rows, so there is nothing to learn from"):
         load(tmp_path / "own.npy")
+
+
+def test_a_constant_channel_is_restored_in_fields_and_vectors(tmp_path):
+    fields = RNG.standard_normal((60, 2, 4, 4))
+    fields[:, 1] = -2.5
+    np.save(tmp_path / "own.npy", fields)
+    for channels, size in ((2, 4), (32, 0)):
+        dataset = data.load("own-npy", "train", tmp_path / "own.npy", None, size, channels)
+        drawn = dataset.to_units(dataset.restore_constants(dataset[:] + 0.1))
+        assert (drawn[:, 1] == -2.5).all() and not np.isclose(drawn[:, 0], fields[dataset.rows][:, 0]).any()

@@ -217,5 +217,7 @@ def test_kaiming_leaves_the_linear_layers_of_irmae_as_published():
 
 
 def test_kaiming_is_refused_where_the_size_of_weights_has_no_effect():
+    with pytest.raises(UserError, match="unknown init 'he': choose from pytorch, kaiming"):
+        models.build("ae", "he", architecture="mnist", channels=1, latent_dim=6)
     with pytest.raises(UserError, match="--init kaiming has no effect under --penalty sn"):
         models.build("rae", "kaiming", architecture="mnist", channels=1, latent_dim=6, penalty="sn")

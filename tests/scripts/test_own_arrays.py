@@ -59,8 +59,7 @@ def test_its_dimension_coordinates_and_errors(run, folder):
     error = evaluation.error_at_rank(trained, 2)
     test = trained.dataset("test")
     scaled = trained.scaling.from_units(back[test.rows]) - test[:]
-    # The error is of what the network decodes, where the constant column, exact in the file's units, has its own.
-    assert error == pytest.approx(float(scaled.square().mean()), rel=5e-3) and error < 0.05
+    assert error == pytest.approx(float(scaled.square().mean()), rel=1e-4) and error < 0.05
     assert evaluation.error_at_rank(trained, 1) > 3 * error
 
     assert run("generation.py", "--dataset", "own.csv").status == 0
