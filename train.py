@@ -42,6 +42,9 @@ def main() -> None:
     name = config.model if args.model_name is None else args.model_name
     path = checkpoint.path_of(args.checkpoint, config.dataset, name)
     device = devices.choose(args.gpu)
+    # Adam's moments of weights without a gradient (dark pixels) decay to subnormal numbers, on which CPUs are slow. Set
+    # before the first threads start, which inherit it.
+    torch.set_flush_denormal(device.type == "cpu")
     if devices.emulated(config.precision, device) and distributed.local_rank() == 0:
         print("warning: --precision bf16: this processor only emulates bfloat16: slower than fp32", file=sys.stderr)
 

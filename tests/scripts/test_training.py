@@ -55,6 +55,15 @@ def test_adam_takes_the_published_step():
         assert torch.allclose(p.double(), expected, atol=1e-7)
 
 
+def test_no_moment_of_adam_is_subnormal(tmp_path):
+    """CPUs are slow on them: weights of pixels that are dark in most images have a gradient now and then."""
+    flags = ("--dataset", "digits", "--arch", "mlp:32", "--model", "ae", "-n", 4, "--batch-size", 4, "--epochs", 3)
+    assert run_script("train.py", *flags, "--lr", 1e-2, "--checkpoint", tmp_path).status == 0
+    moments = [s["exp_avg"].abs() for s in checkpoint.load(tmp_path / "digits" / "ae")["optimizer"]["state"].values()]
+    assert len(moments) == 8
+    assert not any(((m > 0) & (m < torch.finfo(m.dtype).tiny)).any() for m in moments)
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_weight_decay_is_decoupled_and_none_of_it_is_adam_to_the_bit(weight_decay):
     """IRMAE, a few steps: AdamW shrinks the weights by lr · w and then takes Adam's step (arXiv 1711.05101)."""
