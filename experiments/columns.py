@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 SHARES = ("accuracy", "precision", "recall", "f1", "roc_auc")
+FACTORS = ("x", "y", "size", "red", "green", "blue", "red - green", "red + green - 2 blue", "circle or square")
 CORRELATIONS = ("pearson", "spearman", "isometry", "ssim")
 SAMPLERS = {
     "prior": "the model's own prior",
@@ -57,6 +58,8 @@ OTHER_COLUMNS = {
     "recall": Column("recall"),
     "f1": Column("F1"),
     "roc_auc": Column("ROC-AUC"),
+    **{name: Column(f"R² of {name}", ".2f") for name in FACTORS},
+    "circle or square, accuracy": Column("its accuracy", ".2f"),
 }
 
 

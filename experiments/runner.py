@@ -133,6 +133,7 @@ class Runner:
         row = content[-1] if isinstance(content, list) else content["runs"][-1]
         if task.features not in ("", "none") and task.features not in row["features"]:
             raise Failed(f"no {task.features} features; give --inception-weights FILE or --features classifier")
+        row |= row.get("factors", {})  # of singular.py, where they are known
         numbers = {key: value for key, value in row.items() if type(value) in (int, float)}  # no switches
         device = torch.device("cuda" if self.args.gpu and torch.cuda.is_available() else "cpu")
         precision = group.training.run.precision if group.training else "fp32"

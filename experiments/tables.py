@@ -6,6 +6,7 @@ Flags are written by destination: ``linear_layers`` is ``--linear-layers`` on th
 from dataclasses import replace
 
 import models
+from experiments.columns import FACTORS
 from experiments.presets import BETA_VAE, MMD_CELEBA, RADOGAGA, RAE_CELEBA
 from experiments.table_types import Cell, Flags, Row, Table
 
@@ -33,6 +34,7 @@ SUPERVISED = tuple(
     Cell("classification.py", {"supervised": True} | cell.flags, 500, 50_000 // max(size, 100), cell.rename)
     for size, cell in zip(LABELS, CLASSIFIED, strict=True)
 )
+SPECTRUM = (Cell("singular.py"),)
 DENSITIES = {"RaDOGAGA, h(d) = d": "radogaga-d", "RaDOGAGA, h(d) = log d": "radogaga-log", "DAGMM": "dagmm"}
 
 # Few dimensions: there the metric of an autoencoder is uneven enough to see, and a budget of minutes shows it. λ1 keeps
@@ -70,6 +72,18 @@ TABLES = {
         "factor on the variance",
         {"rank": (8, 43, 66), "fid_mvg": (37.4, 33.8, 49.0)},
         (("rises", "rank"), ("inside", "fid_mvg")),
+    ),
+    "shape": Table(
+        "Rank and factors of the code, by initial weights and linear layers (IRMAE, section 4.1)",
+        "shape",
+        tuple(
+            Row(f"{f'l = {layers}' if layers else 'AE'}, {init}", irmae(layers, init=init), SPECTRUM, init, layers)
+            for init in ("pytorch", "kaiming")
+            for layers in (0, 2, 4, 8)
+        ),
+        ("rank", "effective_rank", *FACTORS, "circle or square, accuracy"),
+        ("rank", "effective_rank", "size", "red - green", "circle or square, accuracy"),
+        "l, linear layers",
     ),
     "latent-dim": Table(
         "Dimension of the code (IRMAE, supplement, table 6; l = 4)",

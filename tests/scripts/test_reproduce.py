@@ -13,12 +13,14 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import ENVIRONMENT, ROOT, assert_refused, run_script
 from PIL import Image
 
+import data
 import models
 import reproduce
 from experiments import fid_features as features
@@ -370,6 +372,23 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     assert rows[1]["cells"][0]["training"]["model"]["config"]["latent_dim"] == 8
     assert {"mse", "isometry", "isometry_ssim_released", "metric_variation"} <= set(rows[1]["values"])
     assert (tmp_path / "reproduce" / "one.png").stat().st_size > 5000
+
+
+def test_factors_of_shapes_are_columns(tmp_path, call, monkeypatch):
+    row = Row("AE", {"model": "ae", "init": "kaiming", "train_size": 64, "valid_size": 32},
+              (Cell("singular.py", {"test_size": 300}),))  # fmt: skip
+    monkeypatch.setitem(TABLES, "shape", replace(TABLES["shape"], rows=(row,)))
+    assert {*data.load("shape", "test", tmp_path, 2).factors(), "circle or square, accuracy"} < {
+        *TABLES["shape"].columns
+    }
+    result = call("reproduce.py", "shape", "--epochs", 1, "--checkpoint", tmp_path, "--save-path", tmp_path)
+    assert result.status == 0, result.err
+    (written,) = tmp_path.glob("reproduce/work/*/shape/singular/*.json")
+    factors = json.loads(written.read_text())[0]["factors"]
+    header, _, cells = (tmp_path / "reproduce" / "shape.md").read_text().strip().splitlines()[-3:]
+    shown = dict(zip(header.split(" | "), cells.split(" | "), strict=True))
+    assert float(shown["R² of red - green"]) == pytest.approx(factors["red - green"], abs=0.006)
+    assert float(shown["R² of x"]) == pytest.approx(factors["x"], abs=0.006)
 
 
 def test_an_unknown_table_is_refused(call):
