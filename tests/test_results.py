@@ -54,7 +54,7 @@ def test_ranks_over_the_epochs():
     assert row("results.md", "Six models", "VAE, its means")[1:6] == [str(each["rank_of_means"]) for each in means]
 
 
-SHAPE_MODELS = {"ae": "AE", "irmae-2": "IRMAE, l = 2", "irmae-4": "IRMAE, l = 4"}
+SHAPE_MODELS = {"ae": "AE", "irmae-2": "IRMAE, l = 2", "irmae-4": "IRMAE, l = 4", "irmae-8": "IRMAE, l = 8"}
 
 
 @pytest.mark.parametrize("heading, file", [("Shape", "shape-100-epochs"), ("With He's", "shape-init")])
