@@ -32,10 +32,7 @@ class Reference:
     """The test images, and the features of them by each extractor: shared by all models of the same images."""
 
     def __init__(self, args: argparse.Namespace, trained: Trained):
-        self.dataset = trained.dataset("test", args.test_size)
-        if len(self.dataset) < 2:
-            advice = "raise --test-size or give more data"
-            raise UserError(f"{len(self.dataset)} test image: a distribution has at least 2; {advice}")
+        self.dataset = evaluation.test_set(trained, args.test_size)
         self.extractors: list[features.Extractor] = []
         if trained.config.file:
             print("FID, KID and SSIM compare images: left out")

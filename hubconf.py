@@ -11,7 +11,9 @@ from pathlib import Path
 import data
 import models.base
 from experiments import trained
+from utils.errors import UserError
 
+PRETRAINED = Path(__file__).parent / "pretrained"
 dependencies = ["torch", "torchvision", "numpy", "scipy", "sklearn", "tqdm"]
 
 
@@ -22,7 +24,10 @@ def load(checkpoint: str, device: str = "cpu", data_path: str | None = None) -> 
 
 def pretrained(name: str = "digits/irmae", device: str = "cpu") -> trained.Trained:
     """A small trained model that comes with the repository, "digits/ae" or "digits/irmae" (pretrained/README.md)."""
-    return trained.load(Path(__file__).parent / "pretrained" / name, device)
+    names = [f"{path.parent.name}/{path.stem}" for path in sorted(PRETRAINED.glob("*/*.json"))]
+    if name not in names:
+        raise UserError(f"pretrained model {name!r}: expected one of {', '.join(names)}")
+    return trained.load(PRETRAINED / name, device)
 
 
 def _entry(name: str):

@@ -18,7 +18,6 @@ from experiments.columns import Column, column_of
 from experiments.trained import Trained
 from models.vae import GaussianPosterior
 from utils import cli, files, flags, isometry, latents, plots
-from utils.errors import UserError
 from utils.grids import Grid, sigmas
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row
@@ -75,10 +74,7 @@ def inner_products(trained: Trained, kind: str, args: argparse.Namespace) -> tup
 
 
 def measure(trained: Trained, args: argparse.Namespace) -> Measured:
-    dataset = trained.dataset("test", args.test_size)
-    if len(dataset) < 2:
-        advice = "raise --test-size or give more data"
-        raise UserError(f"{len(dataset)} test image: a correlation needs at least 2; {advice}")
+    dataset = evaluation.test_set(trained, args.test_size)
     products, codes = {}, {}
     for kind in PAIRS:
         found, codes[kind] = inner_products(trained, kind, args)

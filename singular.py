@@ -20,7 +20,7 @@ MIN_PREDICTED, MAX_PREDICTED = 50, 10_000  # images from whose codes the factors
 
 def measure(trained: Trained, size: int | None, threshold: float) -> dict:
     """Rank, effective rank and spectrum; of samples and of means where the code is a distribution."""
-    dataset = trained.dataset("test", size)
+    dataset = evaluation.test_set(trained, size)
     codes, config = trained.codes(dataset), trained.config
     chosen = latents.spectrum(codes)
     row = trained.summary() | {"images": len(dataset), "threshold": threshold, "rank": chosen.rank(threshold)}

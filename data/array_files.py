@@ -32,7 +32,7 @@ def read(path: Path, label: str | None = None, ignore: Sequence[str] = ()) -> Ar
     called ``label``. Raises UserError for a file that cannot be used.
     """
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "none"
+        found = "a folder" if path.is_dir() else "none: give the path where it lies"
         raise UserError(f"{path}: expected a file ({', '.join(SUFFIXES)}), found {found}")
     status = path.stat()
     return read_once(path.absolute(), label, tuple(ignore), (status.st_mtime_ns, status.st_size))

@@ -28,6 +28,7 @@ SPLITS = {
 }
 OPTIONS: dict[str, Any] = {"scale": "standard", "split": "hash", "label": None, "ignore": []}  # and their defaults
 SMALLEST = 10  # rows of a file
+LARGEST = 1e18  # of a scaled value: the squared error of larger ones overflows
 LATENT_DIM = 32  # n, unless a row has fewer values
 NETWORK = "relu:512-256"  # of IRMAE-WD (Zeng et al. 2023, arXiv 2305.01090) for rows of 64 values
 
@@ -112,7 +113,11 @@ def load(split: str, path: Path, options: LoadOptions) -> ArrayDataset:
     if (later := constant & ~does_not_vary(array.values)).any() and file["scale"] != "none":
         name = f"column {array.names[later.argmax()]}" if array.values.ndim == 2 else f"channel {later.argmax()}"
         raise UserError(f"{path}: {name} varies outside of the training rows only: --ignore it, or --scale none")
-    return ArrayDataset(array, rows, fit_scaler(train, file["scale"]), field, train)
+    dataset = ArrayDataset(array, rows, fit_scaler(train, file["scale"]), field, train)
+    if not (largest := dataset.store.abs().max()) < LARGEST:
+        found = f"--scale {file['scale']} leaves values of {largest:.1e}, whose squares overflow float32"
+        raise UserError(f"{path}: {found}: divide the columns by their size, or choose another --scale")
+    return dataset
 
 
 def split_rows(values: np.ndarray, split: str) -> dict[str, np.ndarray]:

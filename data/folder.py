@@ -98,7 +98,7 @@ def split_folder(path: Path, split: str) -> Path | None:
 def require_folder(path: Path, dataset: str) -> None:
     """Raises UserError unless the path is a directory."""
     if not path.is_dir():
-        found = f"found {'a file' if path.exists() else 'nothing'} there"
+        found = f"found {'a file' if path.exists() else 'nothing'} there: give the one where they lie"
         raise UserError(f"--data-path {path}: expected a directory of images for --dataset {dataset}, {found}")
 
 

@@ -18,6 +18,7 @@ from utils.errors import UserError
 
 SUFFIXES = (".csv", ".txt", ".data", ".gz", ".npz", ".mat")
 OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # between columns
+LARGEST = 1e150  # of a value: the squares of larger ones overflow in a variance
 HEAD = 100  # rows that tell a header from values
 # Before pandas 3 a fast parser, wrong in the last digit, is the default; since then this argument is deprecated.
 EXACT: dict[str, Any] = {} if int(pd.__version__.split(".")[0]) >= 3 else {"float_precision": "round_trip"}
@@ -109,7 +110,7 @@ def is_numeric(array: np.ndarray) -> bool:
 def as_frame(values: np.ndarray, path: Path) -> pd.DataFrame:
     """A matrix as columns 1 to P, float64. Raises UserError for a value that is not finite, by row and column."""
     values = values.astype(np.float64)
-    wrong = np.argwhere(~np.isfinite(values.T))
+    wrong = np.argwhere(~(abs(values.T) < LARGEST))
     if len(wrong):
         column, row = wrong[0]
         refuse_cell(path, row + 1, str(column + 1), str(values[row, column]), int((wrong[:, 0] == column).sum()))
@@ -177,7 +178,7 @@ def checked(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
     if column.dtype.kind not in "iuf":
         column = pd.to_numeric(column.astype(str), errors="coerce")
     column = column.astype(np.float64)
-    return column, ~np.isfinite(column.to_numpy())
+    return column, ~(abs(column.to_numpy()) < LARGEST)
 
 
 def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int, others: Sequence[str] = ()) -> NoReturn:
@@ -188,7 +189,7 @@ def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int, other
     if is_missing(cell):
         raise UserError(f"{where}: the value is missing ({cell!r}){more}; fill such values in or remove their rows")
     if is_number(cell):
-        raise UserError(f"{where} is {float(cell)}{more}; fill such values in")
+        raise UserError(f"{where} is {float(cell)}, expected a magnitude below {LARGEST:g}{more}; fill such values in")
     raise UserError(f"{where}: expected a number as in the column's first row, found {cell!r}{more}")
 
 

@@ -47,10 +47,14 @@ def from_args(args: argparse.Namespace, name: str | None = None) -> Trained:
     path = checkpoint.path_of(args.checkpoint, args.dataset, newest(args) if name is None else name, reading=True)
     saved = read(path)
     check_flags(args, saved.config, path)
-    if not saved.config.file:
-        data.describe(args.dataset, saved.config.image_size, saved.config.channels)
     if saved.config.dataset != args.dataset:
-        print(f"warning: {path} was trained on {saved.config.dataset}, not {args.dataset}", file=sys.stderr)
+        found = f"{path} was trained on {saved.config.dataset}, not {args.dataset}"
+        if not (saved.config.file and data.file_options(args.dataset, {})):
+            try:
+                data.describe(args.dataset, saved.config.image_size, saved.config.channels)
+            except UserError as error:
+                raise UserError(f"{found}, whose samples are of another shape: choose another --model-name") from error
+        print(f"warning: {found}", file=sys.stderr)
     given = {"dataset": args.dataset, "skip_corrupt": args.skip_corrupt, "white": args.white}
     saved.config = replace(saved.config, **{key: value for key, value in given.items() if value})
     trained = build(path, saved, devices.choose(args.gpu), args.data_path)
@@ -92,6 +96,15 @@ def check_flags(args: argparse.Namespace, config: RunConfig, path: Path) -> None
         if given is not None and given != values[key]:
             found = f"{flag.lstrip('-')} = {values[key]}"
             raise UserError(f"{flag} {given} contradicts {path}, whose model {config.model} has {found}")
+
+
+def test_set(trained: Trained, size: int | None) -> data.Dataset:
+    """The first ``size`` test samples, else all. Raises UserError where these are fewer than a correlation needs."""
+    dataset, config = trained.dataset("test", size), trained.config
+    if len(dataset) < 2:
+        advice = "raise --test-size" if size else f"{config.data_path} has no more: add some"
+        raise UserError(f"1 test {config.rows.rstrip('s')}: a covariance needs at least 2; {advice}")
+    return dataset
 
 
 def reconstruction_error(trained: Trained, dataset: data.Dataset, codes: Tensor) -> float:

@@ -24,24 +24,24 @@ REACH = 2.0  # standard deviations that pca and traverse walk to either side
 
 def first_images(trained: Trained, split: str, size: int | None, needed: int = 0, what: str = "") -> data.Dataset:
     """The first ``size`` images of a split, 1,000 unless given. Raises UserError for fewer than the grid needs."""
-    dataset = trained.dataset(split)
-    if size is not None and size > len(dataset):
-        raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(dataset)}")
-    dataset = dataset.first(size or SHOWN)
+    whole = trained.dataset(split)
+    if size is not None and size > len(whole):
+        raise UserError(f"-N {size}: the {split} set of {trained.config.dataset} has {len(whole)}")
+    dataset = whole.first(size or SHOWN)
     if needed > len(dataset):
         found = f"{needed} test images but the sample has {len(dataset)}"
-        raise UserError(f"{what} needs {found}: raise -N or lower -X or -Y")
+        raise UserError(f"{what} needs {found}: {'raise -N or ' * (len(dataset) < len(whole))}lower -X or -Y")
     return dataset
 
 
 def fitted_codes(args: argparse.Namespace, trained: Trained) -> Tensor:
     """Codes of the images of ``--fit-to``, to which a density or principal components are fitted."""
-    if args.sample is None:
-        test = len(trained.dataset("test"))
-        return trained.training_codes() if args.fit_to == "train" else trained.codes_once("test", test)
-    if args.sample < 2:
-        raise UserError(f"-N {args.sample}: a distribution of codes needs at least 2 images")
-    return trained.codes_once(args.fit_to, len(first_images(trained, args.fit_to, args.sample)))
+    if args.sample is None and args.fit_to == "train":
+        return trained.training_codes()
+    whole = len(trained.dataset(args.fit_to))
+    if (size := args.sample or whole) < 2:
+        raise UserError(f"-N {size}: a distribution of codes needs 2 images; the {args.fit_to} set has {whole}")
+    return trained.codes_once(args.fit_to, len(first_images(trained, args.fit_to, size)))
 
 
 def reconstruction(args: argparse.Namespace, trained: Trained) -> "tuple[Grid | Figure, dict]":

@@ -91,8 +91,8 @@ class RunConfig:
 
     def load_data(self, split: str, size: int | None = None) -> data.Dataset:
         """The split "train", "valid" or "test" of the data set; only the first ``size`` images where given."""
-        path = self.data_path or data.DEFAULT_PATH
-        if self.file and self.data_fingerprint not in (None, data.fingerprint(self.dataset, path)):
+        path = self.data_path or data.DEFAULT_PATH  # of a file that is gone the fingerprint is None: load says so
+        if self.file and len({self.data_fingerprint, data.fingerprint(self.dataset, path)} - {None}) > 1:
             raise UserError(f"{path}: not the file that the model was trained on, or it has changed since: put it back")
         images = (self.image_size, self.channels, self.skip_corrupt, self.white, self.file)
         return data.load(self.dataset, split, path, size, *images, **self.data_options())

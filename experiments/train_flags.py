@@ -165,6 +165,8 @@ def resume_flags(args: argparse.Namespace) -> dict[str, object]:
             )
         return {}
     config = run.read(path).config
+    if config.dataset != args.dataset:
+        raise UserError(f"--resume: {path} is of {config.dataset}, not {args.dataset}: choose another --model-name")
     values = config.flags()
     values["data_path"] = args.data_path or data.recorded_path(args.dataset, config.data_path, path)
     if model_given and asked != config.model:  # check_resumable says that these are two models
@@ -187,11 +189,9 @@ def check_resumable(saved: run.Checkpoint, asked: run.RunConfig, path: Path) -> 
                 f"--resume: {key} is {old.get(key)} in {path} but {new[key]} on the command line: give the flags of "
                 "the first run, or train anew under another --model-name"
             )
-    if saved.config.data_fingerprint not in (None, asked.data_fingerprint):
+    if asked.data_fingerprint and saved.config.data_fingerprint not in (None, asked.data_fingerprint):
         if saved.config.file:
-            raise UserError(
-                f"--resume: {asked.data_path} has changed since {path} was saved: put it back, or train anew"
-            )
+            raise UserError(f"--resume: {asked.data_path} has changed since {path}: put it back, or train anew")
         if saved.step > 0:
             raise UserError(
                 f"--resume: the images in {asked.data_path} are not those of the first run, which stopped in the "

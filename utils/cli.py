@@ -58,7 +58,11 @@ class Parser(argparse.ArgumentParser):
             flag = message.split(": ", 1)[1].split()[0].split("=")[0]
             known = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(flag, known, 1)
-            message += f"; did you mean {near[0]}?" if near else f"; see python {self.prog} --help"
+            advice = f"did you mean {near[0]}?" if near else f"see python {self.prog} --help"
+            if flag in (typed := [word.split("=")[0].replace("_", "-") for word in sys.argv[1:]]) and flag[0] != "-":
+                before = [word for word in typed[: -typed[::-1].index(flag) - 1] if word in known]
+                advice = f"{before[-1]} takes no more values" if before else advice
+            message += f"; {advice}"
         self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
 
 

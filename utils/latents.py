@@ -44,7 +44,7 @@ class Spectrum:
 def spectrum(codes: Tensor) -> Spectrum:
     """Spectrum of the covariance of codes ``(N, n)``, in float64. Raises UserError for fewer than 2 codes."""
     if len(codes) < 2:
-        raise UserError(f"a covariance needs at least 2 codes, found {len(codes)}: raise --test-size")
+        raise UserError(f"a covariance needs at least 2 codes, found {len(codes)}")
     values = np.linalg.svd(covariance(codes.double().numpy()), compute_uv=False)
     return Spectrum(values / values[0] if values[0] > 0 else values, float(values[0]))
 

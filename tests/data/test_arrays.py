@@ -113,6 +113,7 @@ def test_what_is_used_of_a_table_is_printed(csv, capsys):
         ({"a": ROWS[:, 0], "b": ROWS[:, 1]}, {"label": "c"}, ["--label c", "no such column", "a, b"]),
         ({"a": ROWS[:, 0], "b": ROWS[:, 1]}, {"label": "b"}, ["label b", "whole numbers"]),
         ({"a": ROWS[:, 0], "b": ROWS[:, 1]}, {"ignore": ["a", "b"]}, ["no column of numbers is left"]),
+        ({"a": ROWS[:, 0], "b": ROWS[:, 1] * 1e30}, {"scale": "none"}, ["--scale none", "e+3", "float32"]),
     ],
 )
 def test_tables_that_cannot_be_used(csv, columns, file, words):
@@ -128,6 +129,7 @@ def test_tables_that_cannot_be_used(csv, columns, file, words):
         ({"X": ROWS[:, 0]}, ["array X", "(200,)"]),
         ({"X": ROWS, "y": np.zeros(7)}, ["200 rows", "7 labels"]),
         ({"X": np.where(ROWS[3, 2] == ROWS, np.inf, ROWS)}, ["row 4, column 3", "inf"]),
+        ({"X": ROWS * 1e300}, ["row 1, column 1", "magnitude below 1e+150"]),
         ({"X": ROWS + 1j}, ["complex128"]),
         ({"X": np.array([{}], dtype=object)}, ["cannot be read"]),
     ],

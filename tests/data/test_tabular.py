@@ -72,6 +72,7 @@ def test_arrays_of_odds(tmp_path):
     [
         ("1,2,0\n3,nan,1\n", r"row 2, column 2 is nan"),
         ("a,b,y\n1,2,0\n3,-inf,1\n", r"row 3, column b is -inf"),
+        ("a,b,y\n1,2,0\n3,-1e300,1\n", r"row 3, column b is -1e\+300, expected a magnitude below 1e\+150"),
         ("1,2,0\n3,?,1\n", r"row 2, column 2: the value is missing"),
         ("1,x,0\n3,,1\n", r"row 2, column 2: the value is missing"),
         ("1,2,0\n3,4,\n", r"row 2, column 3: the value is missing"),

@@ -36,6 +36,8 @@ def test_irmae_needs_fewer_dimensions_than_the_plain_autoencoder():
 def test_they_open_from_hub_and_scripts_and_cannot_be_resumed(call, tmp_path):
     run = torch.hub.load(str(ROOT), "pretrained", "digits/irmae", source="local")
     assert run.decode(run.sample("mvg", 2)).shape == (2, 1, 32, 32)
+    with pytest.raises(Exception, match="'digits/vae': expected one of digits/ae, digits/irmae"):
+        torch.hub.load(str(ROOT), "pretrained", "digits/vae", source="local")
     shutil.copytree(FOLDER, tmp_path / "digits")
     flags = ("--dataset", "digits", "--checkpoint", tmp_path)
     assert call("singular.py", *flags, "--model-name", "ae", "irmae", "--save-path", tmp_path / "results").status == 0

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from conftest import assert_refused
+from PIL import Image
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def files(tmp_path):
         (("--train-size", 5000), ["--train-size 5000", "1437"]),
         (("--valid-size", 5000), ["--valid-size 5000", "360"]),
         (("--epoch", 3), ["--epoch", "did you mean --epochs?"]),
+        (("--model_name", "ae", "vae"), ["arguments: vae; --model-name takes no more values"]),
         (("--pz_scale=0",), ["--pz-scale", "above 0"]),  # underscores are dashes
         (("--train_size", 5000), ["--train-size 5000", "1437"]),
         (("--vae", "-l", 8), ["--vae", "-l 8"]),
@@ -159,6 +161,33 @@ def test_a_checkpoint_of_nan_is_not_resumed(call, trained, tmp_path):
     assert_refused(result, "weights, enc.fc.bias: not finite numbers")
 
 
+@pytest.mark.parametrize("dataset", ["cifar10", "celeba", "own-csv"])
+def test_a_checkpoint_of_other_data(call, trained, tmp_path, dataset):
+    """Named as such, not by the number of channels or pixels, which nobody gave."""
+    shutil.copytree(trained / "digits", tmp_path / dataset)
+    name = dataset.replace("-csv", ".csv")
+    flags = ("--dataset", name, "--checkpoint", tmp_path, "--model-name", "ae", "--save-path", tmp_path / "results")
+    assert_refused(call("singular.py", *flags), f"ae was trained on digits, not {dataset}", "--model-name")
+    assert_refused(call("train.py", *flags[:-2], "--resume"), f"ae is of digits, not {dataset}", "--model-name")
+
+
+def test_a_test_set_of_one_image(call, tmp_path):
+    """It is not --test-size, or -N, that made it small."""
+    for index in range(12):
+        path = tmp_path / "pictures" / ("train" if index else "test") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), index * 20).save(path)
+    flags = ("--dataset", "folder", "--checkpoint", tmp_path / "checkpoint")
+    size = ("--data-path", tmp_path / "pictures", "--image-size", 32, "--channels", 1)
+    assert call("train.py", *flags, *size, "-l", 0, "-n", 4, "--arch", "mlp", "--epochs", 1).status == 0
+    for script in (("singular.py",), ("evaluate.py", "--features", "none"), ("isometry.py",)):
+        result = call(*script, *flags, "--save-path", tmp_path / "results")
+        assert_refused(result, "1 test image:", f"{tmp_path / 'pictures'} has no more")
+    for task, words in (("reconstruction", "sample has 1: lower -X or -Y"), ("mvg", "the test set has 1")):
+        assert_refused(call("generation.py", *flags, "--task", task, "--save-path", tmp_path / "results"), words)
+    assert not (tmp_path / "results").exists()
+
+
 def test_resume_with_other_flags(call, trained, tmp_path):
     shutil.copytree(trained / "digits", tmp_path / "digits")
     base = ("--dataset", "digits", "--checkpoint", tmp_path, "--resume", "--lr", 1e-3, "--epochs", 5)
@@ -183,8 +212,6 @@ def test_classification(call, trained, tmp_path):
 
 
 def test_data_without_labels(call, tmp_path):
-    from PIL import Image
-
     for index in range(12):
         Image.new("L", (20, 20), index * 20).save(tmp_path / f"{index}.png")
     flags = ("--dataset", "folder", "--image-size", 32, "--data-path", tmp_path, "--supervised")

@@ -12,6 +12,7 @@ from conftest import assert_refused
 
 from experiments import evaluation
 from experiments.trained import load
+from utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 PLANE = RNG.standard_normal((300, 2)) @ RNG.standard_normal((2, 5)) * 100 + 1000  # 2 dimensions in 5
@@ -121,6 +122,10 @@ def test_a_model_belongs_to_the_file_as_it_was(run, folder):
         (folder / "own.csv").write_text(text + "1,2,3,4,5,7,low\n")
         assert_refused(run("train.py", "--dataset", "own.csv", "--resume", "--epochs", 32), "has changed")
         assert_refused(run("singular.py", "--dataset", "own.csv"), "own.csv", "has changed")
+        (folder / "own.csv").unlink()
+        assert_refused(run("singular.py", "--dataset", "own.csv"), "own.csv: expected a file", "found none")
+        with pytest.raises(UserError, match=r"own.csv: expected a file"):
+            load("checkpoint/own-csv/irmae").spectrum()
     finally:
         (folder / "own.csv").write_text(text)
 
