@@ -7,6 +7,7 @@ python generation.py --task reconstruction interpolation mvg --model-name ae irm
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 from experiments import evaluation
@@ -94,13 +95,16 @@ def main() -> None:
             raise UserError("--save-images DIR: name a folder, and call --save-codes on its own")
         return save_images(args, compared)
     args.fit_to = args.fit_to or "test"
+    tasks = args.task or ([] if args.save_codes else ["reconstruction"])
+    for task, trained in itertools.product(tasks if "all" not in tasks else (), compared):
+        if not possible(task, trained):  # says so before anything is written
+            TASKS[task](args, trained)
     for trained in compared if args.save_codes else ():
         whole = len(trained.dataset(args.fit_to))
         dataset = first_images(trained, args.fit_to, args.sample or whole)
         codes = trained.codes_once(args.fit_to, size := len(dataset))
         written = evaluation.save_codes(args, "codes", trained, codes, dataset, f"{args.fit_to}-codes")
         print(f"{size:,} codes of {trained.name} on {args.dataset} ({args.fit_to}): {written}")
-    tasks = args.task or ([] if args.save_codes else ["reconstruction"])
     for task in TASKS if "all" in tasks else dict.fromkeys(tasks):
         able = [each for each in compared if "all" not in tasks or possible(task, each)]
         single = TASKS[task] not in GRIDS or compared[0].config.file

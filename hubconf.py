@@ -13,7 +13,6 @@ import models.base
 from experiments import trained
 from utils.errors import UserError
 
-PRETRAINED = Path(__file__).parent / "pretrained"
 dependencies = ["torch", "torchvision", "numpy", "scipy", "sklearn", "tqdm"]
 
 
@@ -24,10 +23,11 @@ def load(checkpoint: str, device: str = "cpu", data_path: str | None = None) -> 
 
 def pretrained(name: str = "digits/irmae", device: str = "cpu") -> trained.Trained:
     """A small trained model that comes with the repository, "digits/ae" or "digits/irmae" (pretrained/README.md)."""
-    names = [f"{path.parent.name}/{path.stem}" for path in sorted(PRETRAINED.glob("*/*.json"))]
+    folder = Path(__file__).parent / "pretrained"
+    names = [f"{path.parent.name}/{path.stem}" for path in sorted(folder.glob("*/*.json"))]
     if name not in names:
         raise UserError(f"pretrained model {name!r}: expected one of {', '.join(names)}")
-    return trained.load(PRETRAINED / name, device)
+    return trained.load(folder / name, device)
 
 
 def _entry(name: str):

@@ -114,14 +114,10 @@ def fingerprint(name: str, path: str | Path) -> str | None:
 
 
 def recorded_path(name: str, recorded: str | None, source: Path) -> str | None:
-    """Where the checkpoint ``source`` had its data; None, with a printed line, where a known data set is gone from it.
-
-    Images and files of one's own are those at that place alone: ``load`` says that they are gone.
-    """
-    info = find(name)
-    if recorded is None or Path(recorded).exists() or info.fingerprint:
+    """Where the checkpoint ``source`` had its data; None, with a printed line, where a known one is gone from there."""
+    if recorded is None or Path(recorded).exists() or find(name).fingerprint:  # one's own data are nowhere else
         return recorded
-    if info.on_disk:
+    if find(name).on_disk:
         print(f"{recorded}: not there any more, where {source} was trained from: looking in {DEFAULT_PATH}")
     return None
 

@@ -82,6 +82,13 @@ def test_samples_are_rows_in_the_units_of_the_file(run):
     assert np.allclose(drawn.std()[:5], PLANE.std(axis=0), rtol=0.35)
 
 
+def test_a_task_that_is_impossible_stops_the_others_before_they_write(run, tmp_path):
+    flags = ("--dataset", "own.csv", "--save-codes", "--save-path", tmp_path, "--task", "mvg")
+    assert_refused(run("generation.py", *flags, "explore"), "--task explore", "of a file use")
+    assert_refused(run("generation.py", *flags, "prior"), "no prior", "--task mvg")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_other_scripts(run):
     assert run("generation.py", "--dataset", "own.csv", "--task", "tsne").status == 0
     assert json.loads(Path("results/own-csv/tsne/irmae.json").read_text())["fit_to"] == "train"
