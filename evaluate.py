@@ -43,7 +43,8 @@ class Reference:
                 try:
                     self.extractors.append(features.inception(args.inception_weights, trained.device))
                 except features.FeaturesUnavailable as reason:
-                    print(f"warning: FID and KID are left out: {reason}", file=sys.stderr)
+                    other = ", or use --features classifier" * (self.dataset.labels is not None)
+                    print(f"warning: FID and KID are left out: {reason}{other}", file=sys.stderr)
         size = len(self.dataset)
         self.features = [each.of(self.dataset.batches(500), size, "test images") for each in self.extractors]
 

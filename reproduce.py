@@ -6,7 +6,6 @@ python reproduce.py depth variance --epochs 5 --seeds 3 --dry-run
 """
 
 import argparse
-import contextlib
 import os
 import shlex
 import sys
@@ -79,8 +78,8 @@ def command_line(args: argparse.Namespace, tables: list[str], without: set[str],
 
 def print_commands(plan: Plan, runner: Runner, args: argparse.Namespace) -> None:
     """A command for each group that has cells to do, on standard output; how many, on standard error."""
-    with contextlib.redirect_stdout(sys.stderr):
-        check_before(plan, runner, args)
+    if args.dataset == "folder":  # whose images name the groups
+        data.folder.require_folder(Path(args.data_path or data.DEFAULT_PATH), "folder")
     groups = [group for group in plan.groups.values() if runner.missing(group)]
     for group in groups:
         words = command_line(args, args.tables, set(), group=group.name)
@@ -183,7 +182,9 @@ def write_report(plan: Plan, args: argparse.Namespace, cells: dict[str, dict], f
         report.write_html(Path(args.html), results, folder)
         print(f"report: {args.html}")
     failed = sum(len(line.failures) for result in results.values() for line in result.lines)
-    word = "missing" if args.from_cells else "FAILED, see the tables"
+    makes = f"python reproduce.py {shlex.join(command_line(args, args.tables, set()))}"
+    missing = f"missing: with the others in {folder / 'cells'}, made by {makes}"
+    word = missing if args.from_cells else "FAILED, see the tables"
     print(f"{', '.join(results)}: {folder}" + (f"; {failed} cells {word}" if failed else ""))
     return 1 if failed else 0
 

@@ -93,7 +93,7 @@ def inception(weights: str | None, device: torch.device) -> Extractor:
         if isinstance(error, ModuleNotFoundError):
             raise FeaturesUnavailable("FID and KID need torch-fidelity (pip install torch-fidelity)") from error
         if isinstance(error, OSError | RuntimeError):
-            advice = "give the file with --inception-weights, or use --features classifier"
+            advice = "give the file with --inception-weights"
             raise FeaturesUnavailable(f"the Inception weights cannot be downloaded ({error}); {advice}") from error
         raise
     return Extractor("inception", "", network.to(device).eval(), 50, device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.columns import column_of
-from experiments.results import Line, Result, claims
+from experiments.results import Line, Result, claims, trained_by
 from utils import files, plots
 
 if TYPE_CHECKING:  # matplotlib is imported where a figure is made
@@ -27,8 +27,8 @@ def number(line: Line, metric: str, seeds: int) -> str:
     form = form.replace("d", ".1f") if len(values) > 1 else form  # of whole numbers
     text = format(round(values[0]) if form.endswith("d") else line.mean(metric), form)
     text += f" ± {format(line.std(metric), form)}" if len(values) > 1 else ""
-    missing = seeds - len(values)
-    return text + (f" ({missing} of {seeds} seeds failed)" if missing and line.failures else "")
+    missing, word = seeds - len(values), "not run" if set(line.failures) == {"not run"} else "failed"
+    return text + (f" ({missing} of {seeds} seeds {word})" if missing and line.failures else "")
 
 
 def texts_of(result: Result) -> tuple[list[str], list[list[str]]]:
@@ -50,7 +50,7 @@ def texts_of(result: Result) -> tuple[list[str], list[list[str]]]:
 def provenance(cells: list[dict]) -> str:
     """Devices, versions and dates of cells in a sentence."""
     known = [cell["provenance"] for cell in cells if "provenance" in cell]
-    trained = {str(by.get("device_name")) for cell in cells if isinstance(by := cell.get("trained_by"), dict)}
+    trained = {str(each.get("device_name")) for cell in cells for each in trained_by(cell)}
     devices = {"{device_name} ({device}, {threads} threads)".format(**each) for each in known}
     parts = [*(f"{name} (trainings)" for name in sorted(trained)), *sorted(devices)]
     parts += sorted({"Python {python}, torch {torch}".format(**each) for each in known})
@@ -166,7 +166,7 @@ def origins(line: Line) -> list[dict]:
     found = []
     for cell in line.cells:
         commands = {key: shlex.join(cell[key]) for key in ("command", "training_command") if cell.get(key)}
-        found.append(commands | {"provenance": cell.get("provenance")} | cell["config"])
+        found.append(commands | {key: cell.get(key) for key in ("trained_by", "provenance")} | cell["config"])
     return found
 
 

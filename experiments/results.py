@@ -38,6 +38,12 @@ def read_cells(folder: Path) -> dict[str, dict]:
     return {file.stem: cell for file in sorted(folder.rglob("*.json")) if (cell := read_cell(file))}
 
 
+def trained_by(cell: dict) -> list[dict]:
+    """The provenance of each process that trained the model of a cell, as far as it is known."""
+    found = cell.get("trained_by")
+    return [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, dict)]
+
+
 @dataclass
 class Line:
     """A row of a table with its cells, as ``read_cell`` gives them, and a message for each that is missing."""

@@ -132,7 +132,7 @@ class Runner:
         content = json.loads(newest.read_text())
         row = content[-1] if isinstance(content, list) else content["runs"][-1]
         if task.features not in ("", "none") and task.features not in row["features"]:
-            raise Failed(f"no {task.features} features; give --inception-weights FILE or --features classifier")
+            raise Failed(f"no {task.features} features; give --inception-weights FILE, or --features none")
         row |= row.get("factors", {})  # of singular.py, where they are known
         numbers = {key: value for key, value in row.items() if type(value) in (int, float)}  # no switches
         device = torch.device("cuda" if self.args.gpu and torch.cuda.is_available() else "cpu")
@@ -143,6 +143,7 @@ class Runner:
             "seconds": time.monotonic() - started,
             "training_command": group.training.command if group.training else [],
             "metrics": {task.rename.get(key, key): value for key, value in numbers.items()},
+            "trained_by": row.get("trained_by", []),  # nothing where the script trains by itself
             "provenance": provenance(device, task.config["flags"]["--seed"], precision, self.threads),
         }
         files.write_json(self.cells / f"{task.key}.json", result)

@@ -205,6 +205,18 @@ def test_without_the_library_of_inception_the_other_metrics_still_come(monkeypat
         features.inception(None, CPU)
 
 
+def test_the_advice_without_a_network_fits_the_data(call, trained, tmp_path, monkeypatch):
+    def unreachable(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(features, "Inception", unreachable)
+    result = evaluate(call, trained, tmp_path, "--model-name", "ae", "--test-size", 50)
+    assert "no network); give the file with --inception-weights, or use --features classifier" in result.err
+    with pytest.raises(features.FeaturesUnavailable) as reason:  # which reproduce.py shows for CelebA, without labels
+        features.inception(None, CPU)
+    assert "classifier" not in str(reason.value)
+
+
 def test_inception_weights_from_a_file(tmp_path, monkeypatch):
     """Random weights stand in for the published ones, which cannot be downloaded everywhere."""
     import torch_fidelity.feature_extractor_inceptionv3 as library

@@ -124,6 +124,7 @@ def test_a_folder_is_looked_at_before_anything_is_trained(scripts, tmp_path, cal
     flags = ("--dataset", "folder", "--data-path", pictures, "--image-size", 32, "--features", "none")
     flags += flags_of(tmp_path)[3:]
     assert_refused(call("reproduce.py", "depth", *flags), "1 test image")
+    assert_refused(call("reproduce.py", "depth", *flags, "--data-path", tmp_path / "no", "--commands"), "found nothing")
     (pictures / "test" / "more.png").write_bytes((pictures / "train" / "3.png").read_bytes())
     assert_refused(call("reproduce.py", "classification", *flags), "no labels to classify")
     assert not (tmp_path / "checkpoint").exists()
@@ -159,6 +160,7 @@ def test_without_inception_weights_a_table_is_refused_or_made_without_fid(script
     monkeypatch.setattr(features, "inception", unreachable)
     flags = flags_of(tmp_path)
     assert_refused(call("reproduce.py", *flags, "--features", "inception"), "no network", "--features none")
+    assert call("reproduce.py", *flags, "--features", "inception", "--commands").status == 0  # they may run elsewhere
     result = call("reproduce.py", *flags, "--features", "none")
     assert result.status == 0, result.err
     text = (tmp_path / "results" / "reproduce" / "depth.md").read_text()
@@ -319,7 +321,12 @@ def test_a_report_from_cells_alone_runs_nothing(scripts, tmp_path, call):
         ".md", ".png", ".json"}  # fmt: skip
     next(kept.iterdir()).unlink()
     result = call("reproduce.py", *elsewhere)
-    assert result.status == 1 and "| not run" in result.out and "1 cells missing" in result.last_line
+    assert result.status == 1 and "| not run" in result.out and "1 cells missing: with the others" in result.last_line
+    assert (
+        f"python reproduce.py depth --epochs 4 --seeds 1 --dataset digits --checkpoint {tmp_path}" in result.last_line
+    )
+    result = call("reproduce.py", *elsewhere, "--seeds", 2)
+    assert "(1 of 2 seeds not run)" in result.out and "failed" not in result.out
     assert_refused(
         call("reproduce.py", *elsewhere, "--epochs", 5), f"--from {tmp_path / 'kept'}", "none of its 4 cells"
     )
@@ -368,6 +375,9 @@ def test_a_real_cell_from_a_checkpoint_that_was_there(trained, tmp_path, call, m
     new = {path.name for path in (trained / "digits").iterdir() if path.is_file()} - names
     assert sorted(os.path.splitext(name)[1] for name in new) == ["", ".csv", ".yaml"]  # only the other n was trained
     rows = json.loads((tmp_path / "reproduce" / "one.json").read_text())["rows"]
+    for name, row in (("ae", rows[0]), (*new - {each for each in new if "." in each}, rows[1])):
+        assert row["cells"][0]["trained_by"] == load(trained / "digits" / name).trained_by != []
+    assert "(trainings)" in result.out
     assert "--model-name ae --" in rows[0]["cells"][0]["command"] and rows[0]["values"]["fid_cls_mvg"][0] > 0
     assert rows[1]["cells"][0]["training"]["model"]["config"]["latent_dim"] == 8
     assert {"mse", "isometry", "isometry_ssim_released", "metric_variation"} <= set(rows[1]["values"])
