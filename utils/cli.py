@@ -58,11 +58,10 @@ class Parser(argparse.ArgumentParser):
             flag = message.split(": ", 1)[1].split()[0].split("=")[0]
             known = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(flag, known, 1)
+            typed = [flag, *(word.split("=")[0].replace("_", "-") for word in sys.argv[1:])]
+            before = [word for word in typed[: -typed[::-1].index(flag) - 1] if word in known and flag[0] != "-"]
             advice = f"did you mean {near[0]}?" if near else f"see python {self.prog} --help"
-            if flag in (typed := [word.split("=")[0].replace("_", "-") for word in sys.argv[1:]]) and flag[0] != "-":
-                before = [word for word in typed[: -typed[::-1].index(flag) - 1] if word in known]
-                advice = f"{before[-1]} takes no more values" if before else advice
-            message += f"; {advice}"
+            message += f"; {before[-1]} takes no more values" if before else f"; {advice}"
         self.exit(2, f"{self.prog}: error: {self.source}{message}\n")
 
 
@@ -117,8 +116,7 @@ def add_model(parser: Parser, linear_layers: bool = False) -> argparse._Argument
     add("-n", "--latent-dim", type=positive, metavar="N", help="n, dimension of the code (default: the data set's)")
     add("--vae", action="store_true", help="the model is a VAE")
     if linear_layers:
-        where = "l, linear layers after the encoder; 0: plain AE"
-        add("-l", "--linear-layers", type=natural, metavar="L", help=where)
+        add("-l", "--linear-layers", type=natural, metavar="L", help="l, linear layers after the encoder; 0: plain AE")
     return group
 
 
