@@ -93,7 +93,8 @@ def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
     pairs = isometry.uniform_pairs(*chosen.shape, generator)
-    found = isometry.inner_products(lambda z: trained.model.decode(z).flatten(1), chosen, pairs, DELTA)  # no SSIM
+    delta = max(DELTA, isometry.shortest_step(chosen))
+    found = isometry.inner_products(lambda z: trained.model.decode(z).flatten(1), chosen, pairs, delta)  # no SSIM
     return isometry.pearson(found["latent"], found["mse-difference"])
 
 
@@ -149,9 +150,7 @@ def main() -> None:
     add("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS), help=what)
     add("--fid-samples", type=cli.at_least_two, default=10_000, metavar="N", help="samples to compare with test images")
     add("-d", type=cli.positive, default=4, help="Gaussians of gmm")
-    what = (
-        f"of the printed table (default: the most telling ones that fit into {WIDTH} characters): {', '.join(COLUMNS)}"
-    )
+    what = f"of the printed table (default: the most telling that fit into {WIDTH} characters): {', '.join(COLUMNS)}"
     add("--columns", nargs="+", choices=list(COLUMNS), metavar="NAME", help=what)
     evaluation.add_flags(parser, several=True)
     args = parser.parse_args()

@@ -63,6 +63,9 @@ def inner_products(trained: Trained, kind: str, args: argparse.Namespace) -> tup
         images = trained.dataset("test", args.test_size)
         codes, draw = trained.encode(images), isometry.uniform_pairs
         codes = codes[torch.randperm(len(codes), generator=generator)[: args.num_pairs]]
+    if args.delta < (least := isometry.shortest_step(codes)):
+        why = f"such a step from the codes of {trained.name} is lost in the rounding of float32"
+        raise UserError(f"--delta {args.delta:g}: {why}: expected {1.06 * least:.1e} or more")
     codes = codes.to(trained.device)
     pairs = draw(*codes.shape, generator)
     found = {kind: isometry.inner_products(decoder(trained), codes, pairs, args.delta, args.batch_size)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 WINDOW, WINDOW_SIGMA = 11, 1.5  # pixels: SSIM's Gaussian (Wang et al. 2004)
+ROUNDINGS = 100  # a step of so many changes products by half a per cent and r by less than 0.001 (docs/isometry.md)
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for values in [0, 1]
 
 Decoder = Callable[[Tensor], Tensor]  # codes (B, n) to data (B, ...)
@@ -49,6 +50,11 @@ def uniform_pairs(num: int, dimensions: int, generator: torch.Generator | None =
     first, second = torch.linalg.qr(frame).Q.unbind(dim=2)
     cosine = 2 * torch.rand(num, 1, generator=generator, dtype=torch.float64) - 1
     return first.float(), (cosine * first + torch.sqrt(1 - cosine.square()) * second).float()
+
+
+def shortest_step(codes: Tensor) -> float:
+    """The δ that is ``ROUNDINGS`` times the rounding of codes ``(N, n)``; what they decode to is rounded likewise."""
+    return ROUNDINGS * torch.finfo(codes.dtype).eps * float(codes.square().sum(dim=1).mean().sqrt())
 
 
 def mse_inner(x: Tensor, v: Tensor, w: Tensor) -> Tensor:

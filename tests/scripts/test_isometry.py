@@ -153,6 +153,18 @@ def test_exact_products_equal_differences_for_every_model(name):
     torch.testing.assert_close(exact, difference, rtol=1e-3, atol=1e-5 * float(exact.abs().max()))
 
 
+def test_differences_are_those_of_the_jacobian_from_the_shortest_step_on():
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 200))
+    codes, pairs = 30 * torch.randn(400, 8), isometry.uniform_pairs(400, 8, torch.Generator().manual_seed(0))
+    off = []
+    for shorter in (1, 100):
+        found = isometry.inner_products(decoder, codes, pairs, isometry.shortest_step(codes) / shorter)
+        r = [isometry.pearson(found["latent"], found[f"mse-{way}"]) for way in ("difference", "jacobian")]
+        off.append(abs(r[0] - r[1]))
+    assert off[0] < 0.002 and off[1] > 0.01
+
+
 def test_metric_along_dimensions_is_the_diagonal():
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(4, 10), nn.Tanh(), nn.Linear(10, 7)).double()
