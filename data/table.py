@@ -37,7 +37,7 @@ class Table:
     def describe(self) -> str:
         """What is used of the file, in a line."""
         left_out = "".join(f"; left out: {shown(names)} ({why})" for why, names in self.left_out.items() if names)
-        header = "columns by the names in row 1" if self.header else "no row of names, columns by position"
+        header = "columns by the names in line 1" if self.header else "no line of names, columns by position"
         names = list(map(str, self.features))
         return f"{header}; label: {self.label or 'none'}; {len(names)} features: {shown(names)}{left_out}"
 

@@ -34,8 +34,8 @@ def read_frame(path: Path, unchecked: Sequence[str] = (), header: bool | None = 
 
     Columns are float64, all finite, where the first value is a number; categories of words elsewhere and where
     ``unchecked`` names them. One without any value is left out, which is printed. Raises UserError for a value that is
-    not finite, missing or unreadable, by row and column (from 1), unless it is ``unchecked``, and for rows of other
-    lengths.
+    not finite, missing or unreadable, by line (of arrays by row) and column, from 1, unless it is ``unchecked``, and
+    for rows of other lengths.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"
@@ -113,7 +113,8 @@ def as_frame(values: np.ndarray, path: Path) -> pd.DataFrame:
     wrong = np.argwhere(~(abs(values.T) < LARGEST))
     if len(wrong):
         column, row = wrong[0]
-        refuse_cell(path, row + 1, str(column + 1), str(values[row, column]), int((wrong[:, 0] == column).sum()))
+        number = int((wrong[:, 0] == column).sum())
+        refuse_cell(path, f"row {row + 1}", str(column + 1), str(values[row, column]), number)
     return pd.DataFrame(values, columns=[str(position + 1) for position in range(values.shape[1])])
 
 
@@ -166,7 +167,7 @@ def read_text(path: Path, unchecked: Sequence[str], header: bool | None) -> tupl
         line, cells = next(islice(lines(path), int(header + wrong[position].argmax()), None))
         refuse_width([(line, cells)], path, width)
         more = [names[other] for other in others]
-        refuse_cell(path, line, names[position], cells[position], int(wrong[position].sum()), more)
+        refuse_cell(path, f"line {line}", names[position], cells[position], int(wrong[position].sum()), more)
     return pd.DataFrame(columns), header
 
 
@@ -181,9 +182,9 @@ def checked(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
     return column, ~(abs(column.to_numpy()) < LARGEST)
 
 
-def refuse_cell(path: Path, line: int, column: str, cell: str, wrong: int, others: Sequence[str] = ()) -> NoReturn:
+def refuse_cell(path: Path, place: str, column: str, cell: str, wrong: int, others: Sequence[str] = ()) -> NoReturn:
     """Raises UserError for a value that cannot be used, the first of ``wrong`` of its column; ``others`` have some."""
-    where = f"{path}: row {line}, column {column}"
+    where = f"{path}: {place}, column {column}"
     more = f", and {wrong - 1} more of this column" if wrong > 1 else ""
     more += f"; values that cannot be used also in {shown(others)}" if others else ""
     if is_missing(cell):
@@ -197,4 +198,4 @@ def refuse_width(rows: Iterable[tuple[int, list[str]]], path: Path, width: int) 
     """Raises UserError for the first of the rows that has another number of values than the first of the file."""
     for line, row in rows:
         if len(row) != width:
-            raise UserError(f"{path}: row {line} has {len(row)} values, the first row has {width}: each needs the same")
+            raise UserError(f"{path}: line {line} has {len(row)} values, the first has {width}: each needs the same")

@@ -23,6 +23,7 @@ DATASETS = {
     "thyroid": "ODDS: 3,772 patients, 6 numbers, 2.5 % hyperfunction",
     "arrhythmia": "ODDS: 452 patients, 274 numbers, 15 % rare classes",
 }
+SIZES = {"kddcup": (494_021, 41, 396_743), "thyroid": (3_772, 6, 93), "arrhythmia": (452, 274, 66)}  # and labels
 SOURCES = {
     "kddcup": "http://kdd.ics.uci.edu/databases/kddcup99/kddcup99.html",
     "thyroid": "https://odds.cs.stonybrook.edu/thyroid-disease-dataset/",
@@ -66,8 +67,10 @@ def load(
         raise UserError(f"--data-path {path}: {lacking}; get it from {SOURCES[base]}")
     frame, header = (download_kddcup(path), True) if found is None else read_frame(found)
     table = as_table(frame, header, found or path, published=True)
-    if not table.labelled:
-        raise UserError(f"{found}: no labels, expected those of {name}; get it from {SOURCES[base]}")
+    if (size := (len(table), table.features.shape[1], int(table.anomaly.sum()))) != SIZES[base]:
+        theirs, its = (f"{n:,} rows, {k} features, {a:,} rows labelled" for n, k, a in (size, SIZES[base]))
+        advice = f"get it from {SOURCES[base]}, or give a table of your own by --dataset FILE"
+        raise UserError(f"{found or path}: not {base}: found {theirs}, expected {its}; {advice}")
     if name == "kddcup":
         # Attacks are four fifths of this file, so the field's convention (DAGMM, section 4.1) calls them normal.
         table = replace(table, anomaly=~table.anomaly)

@@ -47,7 +47,7 @@ def load(path: str | Path) -> Toy:
     words = list(frame.select_dtypes(exclude="number"))
     if words:
         raise UserError(f"{file}: column {words[0]}: expected numbers, found words such as {frame[words[0]].iloc[0]!r}")
-    notes = ["row 1 is the header"] if header else []
+    notes = ["line 1 is the header"] if header else []
     if is_row_number(frame.iloc[:, 0], first=True):
         notes.append(f"column {frame.columns[0]} left out: row numbers")
         frame = frame.iloc[:, 1:]

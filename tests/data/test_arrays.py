@@ -108,7 +108,7 @@ def test_what_is_used_of_a_table_is_printed(csv, capsys):
     ("columns", "file", "words"),
     [
         ({"a": ROWS[:, 0], "city": ["Rome", "Oslo"] * 100}, {}, ["column city", "'Rome'", "--ignore city"]),
-        ({"a": [1.5, np.nan] * 100, "b": ROWS[:, 0]}, {}, ["row 3, column a", "missing"]),
+        ({"a": [1.5, np.nan] * 100, "b": ROWS[:, 0]}, {}, ["line 3, column a", "missing"]),
         ({"a": ROWS[:9, 0], "b": ROWS[:9, 1]}, {}, ["9 rows", "at least 10"]),
         ({"a": ROWS[:, 0], "b": ROWS[:, 1]}, {"label": "c"}, ["--label c", "no such column", "a, b"]),
         ({"a": ROWS[:, 0], "b": ROWS[:, 1]}, {"label": "b"}, ["label b", "whole numbers"]),

@@ -70,22 +70,22 @@ def test_arrays_of_odds(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,2,0\n3,nan,1\n", r"row 2, column 2 is nan"),
-        ("a,b,y\n1,2,0\n3,-inf,1\n", r"row 3, column b is -inf"),
-        ("a,b,y\n1,2,0\n3,-1e300,1\n", r"row 3, column b is -1e\+300, expected a magnitude below 1e\+150"),
-        ("1,2,0\n3,?,1\n", r"row 2, column 2: the value is missing"),
-        ("1,x,0\n3,,1\n", r"row 2, column 2: the value is missing"),
-        ("1,2,0\n3,4,\n", r"row 2, column 3: the value is missing"),
-        ("1,2,0\n3,four,1\n", r"row 2, column 2: expected a number as in the column's first row, found 'four'"),
-        ("1,2,0\n3,1\n", r"row 2 has 2 values, the first row has 3"),
-        ("1,2,0\n\n3,x,1\n", r"row 3, column 2: expected a number"),
+        ("1,2,0\n3,nan,1\n", r"line 2, column 2 is nan"),
+        ("a,b,y\n1,2,0\n3,-inf,1\n", r"line 3, column b is -inf"),
+        ("a,b,y\n1,2,0\n3,-1e300,1\n", r"line 3, column b is -1e\+300, expected a magnitude below 1e\+150"),
+        ("1,2,0\n3,?,1\n", r"line 2, column 2: the value is missing"),
+        ("1,x,0\n3,,1\n", r"line 2, column 2: the value is missing"),
+        ("1,2,0\n3,4,\n", r"line 2, column 3: the value is missing"),
+        ("1,2,0\n3,four,1\n", r"line 2, column 2: expected a number as in the column's first row, found 'four'"),
+        ("1,2,0\n3,1\n", r"line 2 has 2 values, the first has 3"),
+        ("1,2,0\n\n3,x,1\n", r"line 3, column 2: expected a number"),
         (
             "a,b,label\n1,2,0\n3,4,5\n6,7,8\n",
             r"no labels: expected 0 and 1, .* or 'normal'.* column label, found 3 values: 0, 5, 8.*--label none",
         ),
         ("a,class\n2,good\n4,bad\n", r"no labels"),
-        ("1,2,0\n,4,1\n,5,1\n", r"row 2, column 1: the value is missing .*, and 1 more of this column"),
-        ("a,b,y\n1,2,0\n,4,1\n5,?,0\n5,x,1\n", r"row 3, column a: the value is missing.*; .* also in b; fill"),
+        ("1,2,0\n,4,1\n,5,1\n", r"line 2, column 1: the value is missing .*, and 1 more of this column"),
+        ("a,b,y\n1,2,0\n,4,1\n5,?,0\n5,x,1\n", r"line 3, column a: the value is missing.*; .* also in b; fill"),
         ("1\n2\n3\n", r"separated by commas, found one"),
         ("a;y\n1;0\n2;1\n", r"separated by commas, found semicolons: save it with commas"),
         ("a\ty\n1\t0\n", r"separated by commas, found tabs"),
@@ -154,7 +154,27 @@ def test_constant_columns_are_left_out_on_request_only(tmp_path):
     assert list(tabular.load(str(path), drop_constant=True).features) == ["2"]
 
 
-def test_the_rare_class_of_kddcup_is_normal_and_of_its_reverse_the_attacks(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "thyroid",
+            GOOD,
+            "found 3 rows, 3 features, 1 rows labelled, expected 3,772 rows, 6 features, 93 rows",
+        ),
+        ("arrhythmia", "1,2\n3,5\n", "2 rows, 2 features, 0 rows labelled, expected 452 rows, 274 features, 66 rows"),
+        ("kddcup", GOOD, "expected 494,021 rows, 41 features, 396,743 rows labelled; get it from http"),
+        ("kddcup-rev", GOOD, "not kddcup: found 3 rows, .*, or give a table of your own by --dataset FILE"),
+    ],
+)
+def test_a_table_of_another_size_is_not_the_published_one(tmp_path, name, text, words):
+    for path in (write(tmp_path / f"{name.removesuffix('-rev')}.csv", text), tmp_path):
+        with pytest.raises(UserError, match=rf"{name.removesuffix('-rev')}\.csv: .*{words}"):
+            tabular.load(name, path)
+
+
+def test_the_rare_class_of_kddcup_is_normal_and_of_its_reverse_the_attacks(tmp_path, monkeypatch):
+    monkeypatch.setitem(tabular.SIZES, "kddcup", (1000, 2, 800))
     lines = [f"{i},tcp,{'normal.' if i % 5 == 0 else 'smurf.'}" for i in range(1000)]
     write(tmp_path / "kddcup.csv", "\n".join(lines))
     table = tabular.load("kddcup", tmp_path)
@@ -312,15 +332,12 @@ def test_a_table_may_have_no_labels(tmp_path):
     kinds = ["red", "blue"] * 20
     table = tabular.load(str(csv_of(tmp_path / "t.csv", ["a", "b", "c", "kind"], kinds)))
     assert not table.labelled and list(table.features) == ["a", "b", "c", "kind"]
-    write(tmp_path / "thyroid.csv", "1,2\n3,5\n")
-    with pytest.raises(UserError, match=r"thyroid\.csv: no labels"):
-        tabular.load("thyroid", tmp_path)
 
 
 def test_columns_without_values_and_gaps_in_columns_that_are_ignored(tmp_path, capsys):
     lines = ["id,a,notes,gaps,label,"] + [f"P{i},{i * i % 7},,{'' if i == 3 else 'x'},{i % 2}," for i in range(12)]
     path = write(tmp_path / "t.csv", "\n".join(lines))
-    with pytest.raises(UserError, match="row 5, column gaps: the value is missing"):
+    with pytest.raises(UserError, match="line 5, column gaps: the value is missing"):
         tabular.load(str(path))
     table = tabular.load(str(path), ignore=["Gaps"])
     assert list(table.features) == ["a"] and table.label == "label" and table.keys["id"].tolist()[:2] == ["P0", "P1"]
@@ -360,6 +377,7 @@ def test_kddcup_is_downloaded_where_it_is_not(tmp_path, monkeypatch):
     frame = pd.DataFrame({"duration": [1, 2, 3], "protocol_type": [b"tcp", b"udp", b"tcp"]}, dtype=object)
     frame["labels"] = [b"normal.", b"smurf.", b"smurf."]
     monkeypatch.setattr("sklearn.datasets.fetch_kddcup99", lambda **_: SimpleNamespace(frame=frame))
+    monkeypatch.setitem(tabular.SIZES, "kddcup", (3, 2, 2))
     table = tabular.load("kddcup", tmp_path)
     assert table.numbers["duration"].tolist() == [1, 2, 3]
     assert table.words["protocol_type"].tolist() == ["tcp", "udp", "tcp"]

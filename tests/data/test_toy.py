@@ -57,7 +57,7 @@ def test_headers_row_numbers_and_a_missing_component_change_nothing(tmp_path):
         path.write_text(",".join(map(str, header)) + "\n" + plain, encoding="utf-8-sig")
         found = toy.load(path)
         assert torch.equal(found.vectors, expected.vectors) and (found.component == expected.component).all()
-        assert "row 1 is the header" in found.source
+        assert "line 1 is the header" in found.source
     numbered = [f"{number},{line}" for number, line in enumerate(plain.splitlines())]
     for lines in (numbered, [",".join(["", *map(str, range(18))]), *numbered]):
         path.write_text("\n".join(lines))

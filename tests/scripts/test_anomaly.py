@@ -260,8 +260,8 @@ def test_a_file_as_the_path_of_the_data_is_the_data(own_file, tmp_path, run):
 @pytest.mark.parametrize(
     ("text", "flags", "message"),
     [
-        ("1,2,0\n3,nan,1\n", [], "row 2, column 2 is nan"),
-        ("1,2,0\n3,4\n", [], "row 2 has 2 values"),
+        ("1,2,0\n3,nan,1\n", [], "line 2, column 2 is nan"),
+        ("1,2,0\n3,4\n", [], "line 2 has 2 values"),
         ("1,2,0\n3,4,0\n", [], "anomaly ratio 0"),
         ("a,label\n1,2\n3,5\n", [], "no labels"),
         ("1,2,0\n3,4,1\n", ["--score", "new.csv"], "--model FILE and --score FILE need each other"),
@@ -328,7 +328,7 @@ def test_a_table_without_labels_is_scored_and_its_model_scores_new_rows(tmp_path
     path.write_text("\n".join(["patient_id,height,weight,notes,colour,gaps", *rows]) + "\n")
     flags = ["--models", "dagmm", "one-class-svm", "--epochs", 5, "--save-path", tmp_path]
     status, _, error = run("--dataset", path, *flags)
-    assert status == 2 and "row 9, column gaps: the value is missing" in error
+    assert status == 2 and "line 9, column gaps: the value is missing" in error
     status, printed, _ = run("--dataset", path, *flags, "--ignore", "gaps", "--jobs", 1)
     assert (
         status == 0 and "column notes left out: it has no values" in printed and "no labels, so no metrics" in printed
