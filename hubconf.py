@@ -34,7 +34,7 @@ def _entry(name: str):
     def build(dataset: str = "mnist", latent_dim: int | None = None, **options) -> models.base.Autoencoder:
         described = data.describe(dataset)
         n = models.find(name).default_latent_dim(models.options(name) | options) or described["latent_dim"]
-        sizes = {"channels": described["channels"], "latent_dim": latent_dim or n}
+        sizes = {"channels": described["channels"], "latent_dim": n if latent_dim is None else latent_dim}
         return models.build(name, architecture=models.architecture(name, None, described), **sizes, **options)
 
     values = ", ".join(f"{key}={value!r}" for key, value in models.options(name).items())

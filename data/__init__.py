@@ -79,6 +79,8 @@ def file_options(name: str, given: Mapping[str, object]) -> dict:
 def describe(name: str, image_size: int | None = None, channels: int | None = None) -> dict:
     """What a model of its images is built for, as plain values. Raises UserError for a size it does not come in."""
     info = find(name)
+    if info is FILE:
+        raise UserError(f"data set {name!r}: a file, which has no image size: choose from {', '.join(DATASETS)}")
     image_size = info.image_size if image_size is None else image_size
     channels = info.channels[0] if channels is None else channels
     if image_size != info.image_size and image_size not in info.other_sizes:
@@ -156,6 +158,6 @@ def load(
         image_size, channels = described["image_size"], described["channels"]
     loaded = LoadOptions(size, image_size or 0, channels or 0, skip_corrupt, white, file=file or {})
     dataset = info.load(split, Path(path), replace(loaded, **choose_options(name, options)))
-    if size is not None and size > len(dataset):
+    if size is not None and not 0 < size <= len(dataset):
         raise UserError(f"--{split}-size {size}: the {split} set of {name} has {len(dataset)} images")
     return dataset if size is None else dataset.first(size)

@@ -1,20 +1,19 @@
 """A training run: its typed configuration, what its checkpoint holds, and how it is saved and restored."""
 
 import argparse
-import dataclasses
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 
 import data
 import models
-from experiments import best, config_file, ema, formats, integrity
-from experiments.irmae_release import unwrap
+from experiments import best, config_file, ema, formats, integrity, irmae_release
 from models.base import Autoencoder
 from utils import checkpoint, devices, distributed, loop, schedules
 from utils.errors import UserError
+from utils.flags import POSITIVE
 
 
 @dataclass
@@ -53,23 +52,25 @@ class RunConfig:
     wandb: str = ""  # a project of Weights & Biases, or ""
     ema: float = 0.0  # decay of the average of the weights that is evaluated; 0: the last weights are
 
+    def __post_init__(self) -> None:
+        for key in ("latent_dim", "channels", "batch_size", "epochs"):
+            POSITIVE.require(key, getattr(self, key))
+
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "RunConfig":
         """The configuration that train.py's flags describe. Raises UserError for flags that contradict each other."""
         name = models.choose(args.model, args.linear_layers, args.vae)
         path = Path(args.data_path or data.DEFAULT_PATH)
-        file = data.file_options(args.dataset, vars(args))
-        if file:
+        if file := data.file_options(args.dataset, vars(args)):
             described = data.arrays.describe(path, args.arch, file)
             models.require_squared_error(name)
         else:
             described = data.describe(args.dataset, args.image_size, args.channels)
             described["architecture"] = models.architecture(name, args.arch, described)
         models.refuse_foreign_options(name, vars(args))
-        options = models.options(name)
-        options |= {key: value for key in options if (value := getattr(args, key)) is not None}
+        options = {k: old if (new := getattr(args, k)) is None else new for k, old in models.options(name).items()}
         latent_dim = models.find(name).default_latent_dim(options) or described["latent_dim"]
-        values = {each.name: getattr(args, each.name) for each in dataclasses.fields(cls) if each.name in vars(args)}
+        values = {each.name: getattr(args, each.name) for each in fields(cls) if each.name in vars(args)}
         values |= {key: described[key] for key in ("image_size", "channels", "architecture")}
         values |= {"model": name, "options": options, "file": file, "latent_dim": args.latent_dim or latent_dim}
         values |= data.choose_options(args.dataset, {key: values[key] for key in data.UNRECORDED})
@@ -82,7 +83,7 @@ class RunConfig:
         return "rows" if self.file else "images"
 
     def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
+        return asdict(self)
 
     def build_model(self) -> Autoencoder:
         """A freshly initialised model, on the CPU."""
@@ -105,9 +106,8 @@ class RunConfig:
         """The values of train.py's flags that describe this configuration, by destination."""
         values = self.to_dict() | {"arch": models.arch(self.architecture)} | self.options | self.file
         sizes = ("image_size", "channels") if self.file else ()  # of a file these are no flags
-        for key in ("architecture", "dataset", "options", "data_fingerprint", "file", *sizes):
-            del values[key]
-        return values
+        left_out = ("architecture", "dataset", "options", "data_fingerprint", "file", *sizes)
+        return {key: value for key, value in values.items() if key not in left_out}
 
 
 @dataclass
@@ -134,7 +134,7 @@ def read(path: str | Path) -> Checkpoint:
     record = checkpoint.load(path := Path(path))
     with integrity.refusing(path):
         if "format" not in record:
-            record = {"weights": unwrap(record, path)}
+            record = {"weights": irmae_release.unwrap(record, path)}
         stored = formats.config_values(record, path)
         own = data.own_options(str(stored.get("dataset")))
         defaults = {key: data.UNRECORDED[key] if "format" in record else choices[0] for key, choices in own.items()}

@@ -11,7 +11,7 @@ from experiments.presets import PRESETS
 from experiments.train_help import Help
 from utils import checkpoint, cli, devices
 from utils.errors import UserError
-from utils.flags import probability
+from utils.flags import Flag, probability
 from utils.schedules import SCHEDULES
 
 MAY_CHANGE = ("lr", "lr_schedule", "precision", "epochs", "eager", "samples_every", "patience", "keep_best", "wandb",
@@ -113,22 +113,11 @@ def refuse_values(config: run.RunConfig, path: Path) -> None:
     values, own = config.flags(), models.flags(config.model)
     if foreign := sorted(map(str, config.options.keys() - own.keys())):
         raise checkpoint.damaged(path, f"its options have {foreign[0]}, which the model {config.model} does not take")
-    for action in make_parser()._actions:
-        value, flag = values.get(action.dest), own.get(action.dest)
-        convert: Any = flag.type if flag else action.type  # flags of several models may differ in what they take
-        choices = flag.choices if flag else action.choices
-        if value is None:
-            continue
-        try:
-            if action.nargs == 0:  # a switch
-                fits = isinstance(value, bool)
-            else:
-                fits = value in choices if choices else not convert or convert(str(value)) == value
-        except argparse.ArgumentTypeError:
-            fits = False
-        if not fits:
-            found = f"its {action.dest} is {value!r}, which {action.option_strings[-1]} does not take"
-            raise checkpoint.damaged(path, found)
+    actions: Any = make_parser()._actions
+    for action in actions:  # flags of several models may differ in what they take
+        flag = own.get(action.dest) or Flag("", action.type or str, None, action.choices, switch=action.nargs == 0)
+        if action.dest != "arch" and values.get(action.dest) is not None:
+            flag.require(action.dest, values[action.dest])
 
 
 def add_options(parser: cli.Parser) -> None:

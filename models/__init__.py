@@ -18,7 +18,7 @@ from models.rrae import RRAE
 from models.vae import VAE, BetaTCVAE, BetaVAE
 from models.wae import WAEGAN, WAEMMD
 from utils.errors import UserError
-from utils.flags import Flag
+from utils.flags import POSITIVE, Flag
 
 MODELS: dict[str, type[Autoencoder]] = {
     "ae": AE,
@@ -81,7 +81,7 @@ def flags(name: str) -> dict[str, Flag]:
 
 
 def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
-    """A new model from ``init`` of ``networks.INITS``, ``SHARED`` and its options; UserError for an unknown option."""
+    """A new model from ``init`` of ``networks.INITS``, ``SHARED`` and its options; UserError for what it has not."""
     foreign = sorted(set(config) - set(options(name)) - set(SHARED))
     if foreign:
         raise UserError(
@@ -89,15 +89,24 @@ def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
         )
     if init not in networks.INITS:
         raise UserError(f"unknown init {init!r}: choose from {', '.join(networks.INITS)}")
-    model = MODELS[name](**config)
+    for key in [key for key in config if key != "architecture"]:
+        flags(name).get(key, POSITIVE).require(key, config[key])
+    model = MODELS[name](**config | {"architecture": str(config.get("architecture"))})
     if init == "kaiming":
         networks.initialise_kaiming(nn.ModuleList([model.enc, model.dec]))
     return model
 
 
 def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:
-    """Raises UserError where ``given``, values by option or None, has a flag that belongs to other models only."""
+    """Raises UserError where ``given``, values by option or None, has a flag of other models, or without effect."""
     own = options(name)
+    chosen = own | {key: given[key] for key in own if given.get(key) is not None}
+    for key, flag in flags(name).items():
+        needed, *values = flag.needs or [""]
+        # A resumed run has all options of its checkpoint.
+        if needed in own and chosen[key] != own[key] and chosen[needed] not in values and not given.get("resume"):
+            why = f"{needed} is {chosen[needed]}, expected {' or '.join(map(str, values))}"
+            raise UserError(f"{flag.names(key)[0]} {chosen[key]} has no effect: {why}; or leave it out")
     for key, flag in {key: flag for other in MODELS for key, flag in flags(other).items()}.items():
         # -l 0 is how the published commands ask for a plain autoencoder.
         if key in own or given.get(key) is None or (key == "linear_layers" and given[key] == 0):

@@ -17,6 +17,7 @@ from models.layers.residual import RESIDUAL_FEATURES, Residual, append_residual
 from utils.errors import UserError
 from utils.flags import Flag, positive, positive_float, probability
 
+GMM = ("prior", "gmm")
 LOG_FLOOR = 1e-3  # in log(D + floor), as in the released code: a perfect reconstruction has no logarithm
 
 
@@ -56,8 +57,8 @@ class RaDOGAGA(DensityModel):
         ] = "factorized",
         noise_width: Annotated[float, Flag("w, the noise ε is uniform on (−w/2, w/2)", positive_float)] = 0.3,
         components: Components = 3,
-        estimation_dropout: Annotated[float, Flag("of the network behind the prior gmm", probability)] = 0.5,
-        estimation_width: Annotated[int, Flag("hidden units of the network behind the prior gmm", positive)] = 10,
+        estimation_dropout: Annotated[float, Flag("of the network behind the prior gmm", probability, needs=GMM)] = 0.5,
+        estimation_width: Annotated[int, Flag("hidden units behind the prior gmm", positive, needs=GMM)] = 10,
         residual: Residual = False,
     ):
         if residual and prior == "factorized":

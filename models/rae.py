@@ -17,6 +17,8 @@ from models.networks import unit_output
 from utils.errors import UserError
 from utils.flags import Flag, non_negative_float
 
+WEIGHTED = ("penalty", "l2", "gp")  # a term of the loss, as "sn" is none
+L2_LAYERS, SN_LAYERS = ("convolutions", "layers", "all"), ("released", "decoder")
 LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -47,9 +49,9 @@ class RAE(Autoencoder):
             str, Flag("decoder's weights, gradient, or spectral norm", choices=("l2", "gp", "sn"))
         ] = "l2",
         embedding_weight: Annotated[float, Flag("β, weight of the code's square", non_negative_float)] = 1e-4,
-        penalty_weight: Annotated[float, Flag("λ, weight of the penalty", non_negative_float)] = 1e-7,
-        l2_layers: Annotated[str, Flag("whose weights l2 has", choices=("convolutions", "layers", "all"))] = "layers",
-        sn_layers: Annotated[str, Flag("which layers sn has", choices=("released", "decoder"))] = "released",
+        penalty_weight: Annotated[float, Flag("λ, weight of the penalty", non_negative_float, needs=WEIGHTED)] = 1e-7,
+        l2_layers: Annotated[str, Flag("whose weights l2 has", choices=L2_LAYERS, needs=("penalty", "l2"))] = "layers",
+        sn_layers: Annotated[str, Flag("which layers sn has", choices=SN_LAYERS, needs=("penalty", "sn"))] = "released",
     ):
         super().__init__(architecture, channels, latent_dim, output=unit_output(architecture))
         self.penalty, self.embedding_weight, self.penalty_weight = penalty, embedding_weight, penalty_weight

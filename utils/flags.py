@@ -1,9 +1,11 @@
-"""A command-line flag as plain data, and the number types that flags take. Imports nothing but argparse."""
+"""A command-line flag as plain data, and the number types that flags take. Imports nothing that is slow."""
 
 import argparse
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from utils.errors import UserError
 
 
 class Flag:
@@ -16,6 +18,7 @@ class Flag:
         type: converts the text, for example ``positive``; unused with ``choices`` and ``switch``.
         short: a second name, ``"-l"``.
         switch: the flag takes no value and means True; ``--no-...`` means False.
+        needs: another option, and those of its values with which this one has an effect: ``("prior", "gmm")``.
     """
 
     def __init__(
@@ -25,8 +28,21 @@ class Flag:
         short: str | None = None,
         choices: Sequence[str] | None = None,
         switch: bool = False,
+        needs: tuple = (),
     ):
         self.help, self.type, self.short, self.choices, self.switch = help, type, short, choices, switch
+        self.needs = needs
+
+    def require(self, key: str, value: object) -> None:
+        """Raises UserError where a value of the argument ``key``, of Python or a file, is none that the flag takes."""
+        try:
+            if choices := (False, True) if self.switch else self.choices:
+                if value not in choices or type(value) not in map(type, choices):
+                    raise argparse.ArgumentTypeError(f"expected {' or '.join(map(str, choices))}, found {value!r}")
+            else:
+                self.type(repr(value) if isinstance(value, str) else str(value))  # a number in quotes is none
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"{key}: {error}") from None
 
     def names(self, key: str) -> list[str]:
         """As typed by the user, the short one first, where ``key`` is the constructor's argument."""
@@ -60,6 +76,7 @@ def number(kind: type, allowed: Callable[[Any], bool], expected: str) -> Callabl
 LARGEST = 2**31  # exclusive: of two such numbers the product still is one for PyTorch
 natural = number(int, lambda value: 0 <= value < LARGEST, f"a whole number from 0 to below {LARGEST}")
 positive = number(int, lambda value: 1 <= value < LARGEST, f"a whole number from 1 to below {LARGEST}")
+POSITIVE = Flag("a size or a count", positive)
 # A sample that has a variance.
 at_least_two = number(int, lambda value: 2 <= value < LARGEST, f"a whole number from 2 to below {LARGEST}")
 seed = number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to below 4294967296")  # as libraries take

@@ -98,8 +98,8 @@ def fit_mixture(codes: Tensor, components: int, seed: int):
     """A GaussianMixture of full covariances. Raises UserError for fewer codes than that, or codes that do not vary."""
     from sklearn.mixture import GaussianMixture
 
-    if components > len(codes):
-        raise UserError(f"-d {components}: a mixture needs at least one code per component, found {len(codes)} codes")
+    if not 1 <= components <= len(codes):
+        raise UserError(f"-d {components}: expected 1 to {len(codes)} components, at least one code for each")
     require_variation(codes)
     # The regulariser of the covariances must be small beside the codes' own variance, whatever their scale.
     values = codes.double().numpy()

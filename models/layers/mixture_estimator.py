@@ -15,7 +15,7 @@ from models.layers.gaussian_mixture import SMALLEST_WEIGHT, Mixture
 from utils.errors import Diverged, UserError
 from utils.flags import Flag, positive
 
-Components = Annotated[int, Flag("K, Gaussians of the mixture", positive)]
+Components = Annotated[int, Flag("K, Gaussians of the mixture", positive, needs=("prior", "gmm"))]
 MOMENTUM = 0.01  # of the running statistics: an average over about the last hundred batches
 EM_SAMPLES = 50_000  # at most: twice as many change F1 on KDD Cup by less than 0.001
 

@@ -153,6 +153,9 @@ def test_torch_hub(trained):
     for name in models.MODELS:
         hub(name.replace("-", "_"), dataset="digits")
     assert len(hub("irmae", dataset="shape", latent_dim=9, linear_layers=5).mlp.hidden) == 5
+    for options, message in (({"latent_dim": 0}, "latent_dim: .* found 0"), ({"dataset": "x-csv"}, "'x-csv': a file")):
+        with pytest.raises(UserError, match=message):
+            hub("ae", **options)
     assert "linear_layers=8" in importlib.import_module("hubconf").irmae.__doc__
 
 
@@ -198,6 +201,16 @@ def test_exported_parts_give_the_same_codes_and_images(trained, tmp_path, name, 
             found = torch.export.load(parts[part]).module()(given).detach().numpy()
         assert np.allclose(found, expected.numpy(), atol=1e-5) and found.shape == expected.shape
     assert all(parameter.requires_grad for parameter in run.model.parameters())
+
+
+def test_numbers_that_no_training_or_mixture_has(ae):
+    for key in ("batch_size", "epochs", "latent_dim"):
+        with pytest.raises(UserError, match=f"{key}: expected a whole number from 1 .*, found 0"):
+            replace(ae.config, **{key: 0})
+    with pytest.raises(UserError, match="-d 0: expected 1 to"):
+        ae.sample("gmm", 5, components=0)
+    with pytest.raises(UserError, match="--test-size -1"):
+        ae.codes("test", -1)
 
 
 def test_the_rank_that_rrae_found_is_exported(ae, tmp_path):

@@ -152,6 +152,25 @@ def test_build_and_choose_refuse_what_does_not_fit():
             models.choose(name, layers, vae)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("ae", "architecture", None),
+        ("ae", "latent_dim", 0),
+        ("ae", "channels", -1),
+        ("dagmm", "components", 0),
+        ("radogaga", "prior", "GMM"),
+        ("radogaga", "noise_width", 0.0),
+        ("rrae", "rank", 2.5),
+        ("rrae", "adaptive_rank", 1),
+        ("rae", "penalty_weight", "1"),
+    ],
+)
+def test_a_value_that_an_argument_does_not_take_is_named(name, key, value):
+    with pytest.raises(UserError, match=rf"{key}.*{value}"):
+        models.build(name, **SMALL | {key: value})
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_codes_are_sampled_around_what_encode_returns(name):
     """``sample_codes`` is a draw whose mean is the code, or the code itself."""
