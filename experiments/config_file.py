@@ -21,13 +21,16 @@ def read(path: str, parser: cli.Parser) -> dict[str, Any]:
     """
     source = f"--config {path}: "
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)  # values as typed
+        text = Path(path).read_text(encoding="utf-8")
+        content, node = yaml.load(text, yaml.BaseLoader), yaml.compose(text, yaml.BaseLoader)  # values as typed
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{source}{reason}: expected a YAML file of flags, a line for each, as lr: 0.001") from error
     if not isinstance(content, dict):
         kind = f"a {type(content).__name__}" if content else "none"
         raise UserError(f"{source}expected a flag on each line, as lr: 0.001, found {kind}")
+    if len(keys := [key.value for key, _ in node.value]) > len(content):  # which has the last of equal ones
+        raise UserError(f"{source}{max(keys, key=keys.count)} stands there more than once: give it once")
     flags = {option.lstrip("-"): action for action in parser._actions for option in action.option_strings}
     flags = {name: action for name, action in flags.items() if action.dest not in NOT_IN_A_FILE and name[:3] != "no-"}
     words: list[str] = []

@@ -91,6 +91,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_preset(tmp_pa
         ("vae: 1", ["vae", "true or false", "1"]),
         ("- lr", ["list"]),
         ("lr: {", ["YAML"]),
+        ("lr: 0.1\nseed: 1\nlr: 0.2", ["lr stands there more than once"]),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_its_name(tmp_path, call, text, words):
