@@ -54,7 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     group = parser.add_argument_group("files")
     cli.add_results(group)
     flags.add_figures(group)
-    return parser.parse_args()
+    args = parser.with_defaults(given := parser.parse_given())
+    idle = ["weight_decay"] * ("irmae-wd" not in args.methods)
+    idle += ["arch", *TRAINING] * TRAINED.keys().isdisjoint(args.methods)
+    if key := next((key for key in idle if key in given), None):
+        raise UserError(f"--{key.replace('_', '-')} {given[key]}: has no effect on --methods {' '.join(args.methods)}")
+    return args
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Settings]:
@@ -134,12 +139,8 @@ def summary(method: str, rows: list[dict]) -> dict:
         return line
     middle = min(rows, key=lambda row: (abs(row["estimate"] - line["estimate"]), row["seed"]))  # a run of the median
     rank, spectrum = middle["estimate"], middle["spectrum"]
-    line |= {
-        "decades": max(middle["falls"], default=0.0),
-        "error": middle["errors"][rank - 1],
-        "local": middle["local"],
-    }
-    line["sides"] = [spectrum[rank - 1], spectrum[rank] if rank < len(spectrum) else None]
+    line |= {"decades": max(middle["falls"], default=0.0), "error": middle["errors"][rank - 1]}
+    line |= {"local": middle["local"], "sides": [spectrum[rank - 1], spectrum[rank] if rank < len(spectrum) else None]}
     line["ranks"] = [sum(value > threshold for value in spectrum) for threshold in THRESHOLDS]
     found = {text.split(":")[0]: text for row in rows for text in doubts(row)}
     if len(set(values)) > 1:
@@ -185,12 +186,8 @@ def main() -> None:
 
     torch.set_num_threads(1)  # the networks are too small for more
     groups = {MANIFOLD + "tuning": manifolds.TUNING, MANIFOLD + "test": manifolds.TEST}
-    names = [
-        each
-        for name in args.dataset
-        for each in ([MANIFOLD + key for key in groups[name]] if name in groups else [name])
-    ]
-    for name in names:
+    chosen = [[MANIFOLD + key for key in groups[name]] if name in groups else [name] for name in args.dataset]
+    for name in [name for each in chosen for name in each]:
         started = time.monotonic()
         points = load(name, args)
         place = data.name_of_file(name) or name.replace(MANIFOLD, "manifold-")

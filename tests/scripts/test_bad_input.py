@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import assert_refused
+from conftest import ROOT, assert_refused
 from PIL import Image
 
 
@@ -48,6 +48,16 @@ def files(tmp_path):
         (("--crop", 178), ["--crop 178", "only for --dataset celeba", "digits"]),
         (("--crop", 150), ["--crop", "150", "148"]),
         (("--squares", "centred"), ["--squares centred", "only for --dataset shape"]),
+        (("--model", "rrae", "--rank", 9, "-n", 4), ["--rank 9", "n = 4"]),
+        (("--model", "rrae", "--target-loss", 0.1), ["--target-loss 0.1 has no effect", "adaptive_rank is False"]),
+        (("--model", "radogaga", "--components", 5), ["--components 5 has no effect", "prior is factorized", "gmm"]),
+        (("--model", "radogaga", "--estimation-width", 5), ["--estimation-width 5 has no effect", "gmm"]),
+        (("--model", "beta-vae", "--joint", "--lambda2", 5), ["--lambda2 5.0 has no effect", "joint is True"]),
+        (("--model", "rae", "--penalty", "sn", "--penalty-weight", 1), ["--penalty-weight 1.0", "expected l2 or gp"]),
+        (
+            ("--model", "rae", "--penalty", "gp", "--l2-layers", "all"),
+            ["--l2-layers all", "penalty is gp"],
+        ),
     ],
 )
 def test_train(call, files, tmp_path, flags, words):
@@ -208,6 +218,23 @@ def test_classification(call, trained, tmp_path):
     assert_refused(call("classification.py", *base, "--train-size", 1438), "--train-size 1438", "1437")
     assert_refused(call("classification.py", *base, "--train-size", 0), "--train-size")
     assert_refused(call("classification.py", *base, "-l", 2), "-l 2", "l = 0")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_and_isometry(call, tmp_path):
+    base = ("--dataset", "digits", "--checkpoint", ROOT / "pretrained", "--model-name", "irmae", "--save-path", tmp_path)
+    assert_refused(call("export.py", *base, "--posterior", "sample"), "--posterior sample", "gives means")
+    words = ("--delta 1e-05", "codes of irmae", "rounding of float32", "or more")
+    assert_refused(call("isometry.py", *base, "--delta", 1e-5, "--num-pairs", 20), *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "flags", [("--methods", "irmae", "twonn", "--weight-decay", 0.1), ("--methods", "twonn", "--latent-dim", 3)]
+)
+def test_dimension(call, tmp_path, flags):
+    result = call("dimension.py", "--dataset", "manifold:sphere-5-in-50", "--save-path", tmp_path, *flags)
+    assert_refused(result, f"{flags[-2]} {flags[-1]}: has no effect on --methods", "twonn")
     assert not list(tmp_path.iterdir())
 
 
