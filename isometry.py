@@ -18,6 +18,7 @@ from experiments.columns import Column, column_of
 from experiments.trained import Trained
 from models.vae import GaussianPosterior
 from utils import cli, files, flags, isometry, latents, plots
+from utils.errors import UserError
 from utils.grids import Grid, sigmas
 
 TRAVERSED = 9  # dimensions with most variance, one row of the traverse each, and steps in a row

@@ -113,8 +113,7 @@ def as_frame(values: np.ndarray, path: Path) -> pd.DataFrame:
     wrong = np.argwhere(~(abs(values.T) < LARGEST))
     if len(wrong):
         column, row = wrong[0]
-        number = int((wrong[:, 0] == column).sum())
-        refuse_cell(path, f"row {row + 1}", str(column + 1), str(values[row, column]), number)
+        refuse_cell(path, f"row {row + 1}", str(column + 1), str(values[row, column]), sum(wrong[:, 0] == column))
     return pd.DataFrame(values, columns=[str(position + 1) for position in range(values.shape[1])])
 
 

@@ -222,7 +222,8 @@ def test_classification(call, trained, tmp_path):
 
 
 def test_export_and_isometry(call, tmp_path):
-    base = ("--dataset", "digits", "--checkpoint", ROOT / "pretrained", "--model-name", "irmae", "--save-path", tmp_path)
+    base = ("--dataset", "digits", "--model-name", "irmae", "--checkpoint", ROOT / "pretrained")
+    base += ("--save-path", tmp_path)
     assert_refused(call("export.py", *base, "--posterior", "sample"), "--posterior sample", "gives means")
     words = ("--delta 1e-05", "codes of irmae", "rounding of float32", "or more")
     assert_refused(call("isometry.py", *base, "--delta", 1e-5, "--num-pairs", 20), *words)
