@@ -69,6 +69,19 @@ def test_factors_of_shapes(heading, file):
         assert shown[12] == f"{r2[8]:.2f} ({r2[9]:.2f})"
 
 
+def test_a_folder_of_photographs():
+    for found in json.loads((DATA / "faces.json").read_text())["rows"]:
+        shown = row("results.md", "A folder of", {"ae": "AE, l = 0", "irmae": "IRMAE, l = 4"}[found["model_name"]])
+        last = found["epochs_log"][-1]
+        assert last["epoch"] == found["epochs"] == 20
+        numbers = (last["train_loss"], last["valid_loss"], found["mse"])
+        assert shown[1:4] == [f"{number:.5f}" for number in numbers]
+        assert shown[4:] == [f"{found['ssim']:.3f}", str(found["rank"]), f"{found['effective_rank']:.1f}"]
+        spectrum = np.array(found["spectrum"])
+        assert (spectrum > 1e-3).sum() == found["rank"]
+        assert found["model"] == "ae" or spectrum[27] / spectrum[28] == pytest.approx(240, rel=0.02)
+
+
 LABELS = {"radogaga-d": "RaDOGAGA, h(d) = d", "radogaga-log": "RaDOGAGA, h(d) = log d", "dagmm": "DAGMM",
           "isolation-forest": "IsolationForest", "one-class-svm": "OneClassSVM"}  # fmt: skip
 
