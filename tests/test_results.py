@@ -55,6 +55,7 @@ def test_ranks_over_the_epochs():
 
 
 SHAPE_MODELS = {"ae": "AE", "irmae-2": "IRMAE, l = 2", "irmae-4": "IRMAE, l = 4", "irmae-8": "IRMAE, l = 8"}
+SHAPE_MODELS["irmae-4, seed 1"] = "IRMAE, l = 4, seed 1"
 
 
 @pytest.mark.parametrize("heading, file", [("Shape", "shape-100-epochs"), ("With He's", "shape-init")])
