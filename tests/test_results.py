@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import models
+
 DATA = ROOT / "docs" / "data"
 
 
@@ -101,6 +103,26 @@ def test_anomaly_tables(name):
             values = found[metric]["values"]
             assert cell == f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
         assert shown[6] == str(len(values)) == "20"
+
+
+def test_steps_on_a_cpu():
+    sources = json.loads((DATA / "throughput-cpu.json").read_text())["sources"]
+    shown = {tuple(cells[:3]): cells for cells in tables("benchmarks.md", "CPU") if cells[0] in "12"}
+    shown |= {tuple(cells[:4]): cells[1:] for cells in tables("benchmarks.md", "CPU") if cells[0] in models.MODELS}
+    assert len(shown) == 8 + 18
+    for name, source in sources.items():
+        for found in source["rows"] if name != "profile" else ():
+            key = name.split("-")[1:] or [found["model"], found["dataset"], str(found["batch_size"])]
+            if key == ["irmae", "mnist", "32"]:  # in the first table
+                continue
+            cells = shown[(*key, found["precision"])]
+            assert float(cells[3]) == pytest.approx(found["ms_per_step"], abs=0.06)
+            assert float(cells[7]) == pytest.approx(found["reference_ms_per_step"], abs=0.06)
+            ratio = "{ratio:.2f} ({ratio_min:.2f}–{ratio_max:.2f})".format(**found)
+            assert cells[8] == ratio and cells[6] == f"{100 * found['product_fraction']:.0f} %"
+    profiles = {found["precision"]: found["ms_by_kind"] for found in sources["profile"]["rows"]}
+    for kind, fp32, _, bf16, _ in tables("benchmarks.md", "Where the time goes")[2:]:
+        assert [fp32, bf16] == [f"{profiles[precision][kind]:.1f}" for precision in ("fp32", "bf16")]
 
 
 def test_steps_on_a_gpu():
