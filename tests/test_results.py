@@ -125,6 +125,16 @@ def test_steps_on_a_cpu():
         assert [fp32, bf16] == [f"{profiles[precision][kind]:.1f}" for precision in ("fp32", "bf16")]
 
 
+def test_every_path_gives_the_same():
+    for found in json.loads((DATA / "paths-cpu.json").read_text())["rows"]:
+        cells = row("benchmarks.md", "Same results", found["path"])
+        assert cells[1:3] == [f"{found['train_loss']:.5f}", f"{found['valid_loss']:.5f}"] and found["agrees"]
+        assert cells[4:] == [str(found["rank"]), f"{found['effective_rank']:.2f}"]
+    epochs = json.loads((DATA / "throughput-cpu.json").read_text())["subnormal_numbers"]
+    took, takes = (f"{np.mean(epochs[key]):.1f}" for key in ("kept", "zero"))
+    assert f"took {took} s and takes {takes} (" in " ".join((ROOT / "docs" / "benchmarks.md").read_text().split())
+
+
 def test_steps_on_a_gpu():
     sources = json.loads((DATA / "gpu-h100.json").read_text())["sources"]
     shown = {tuple(cells[1:4]): cells for cells in tables("benchmarks.md", "GPU") if cells[0] == "irmae"}
