@@ -183,7 +183,7 @@ def write_report(plan: Plan, args: argparse.Namespace, cells: dict[str, dict], f
         print(f"report: {args.html}")
     failed = sum(len(line.failures) for result in results.values() for line in result.lines)
     makes = f"python reproduce.py {shlex.join(command_line(args, args.tables, set()))}"
-    missing = f"missing: with the others in {folder / 'cells'}, made by {makes}"
+    missing = f"missing: copy the others to {folder / 'cells'} and run {makes}"
     word = missing if args.from_cells else "FAILED, see the tables"
     print(f"{', '.join(results)}: {folder}" + (f"; {failed} cells {word}" if failed else ""))
     return 1 if failed else 0

@@ -71,7 +71,7 @@ def make_parser() -> cli.Parser:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Arguments: typed, of ``--config``, of ``--preset``, of the checkpoint with ``--resume``, else the defaults."""
     parser = make_parser()
-    given = parser.parse_given(arguments)
+    given = typed = parser.parse_given(arguments)
     if "config" in given:
         given = config_file.read(given["config"], parser) | given
     preset = PRESETS[given["preset"]].flags if "preset" in given else {}
@@ -80,6 +80,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.with_defaults(preset | given)
     if args.resume:
         args = parser.with_defaults(resume_flags(args) | preset | given)
+    # Presets, files and checkpoints may hold options that another flag makes idle; what is typed is meant.
+    models.refuse_idle_options(models.choose(args.model, args.linear_layers, args.vae), vars(args), typed)
     tracking.require(args.wandb)
     return args
 

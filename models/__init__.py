@@ -98,15 +98,8 @@ def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
 
 
 def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:
-    """Raises UserError where ``given``, values by option or None, has a flag of other models, or without effect."""
+    """Raises UserError where ``given``, values by option or None, has a flag of other models."""
     own = options(name)
-    chosen = own | {key: given[key] for key in own if given.get(key) is not None}
-    for key, flag in flags(name).items():
-        needed, *values = flag.needs or [""]
-        # A resumed run has all options of its checkpoint.
-        if needed in own and chosen[key] != own[key] and chosen[needed] not in values and not given.get("resume"):
-            why = f"{needed} is {chosen[needed]}, expected {' or '.join(map(str, values))}"
-            raise UserError(f"{flag.names(key)[0]} {chosen[key]} has no effect: {why}; or leave it out")
     for key, flag in {key: flag for other in MODELS for key, flag in flags(other).items()}.items():
         # -l 0 is how the published commands ask for a plain autoencoder.
         if key in own or given.get(key) is None or (key == "linear_layers" and given[key] == 0):
@@ -115,6 +108,17 @@ def refuse_foreign_options(name: str, given: Mapping[str, object]) -> None:
         raise UserError(
             f"{flag.names(key)[0]} {given[key]}: the model {name} has no such option, it belongs to {', '.join(owners)}"
         )
+
+
+def refuse_idle_options(name: str, given: Mapping[str, object], typed: Mapping[str, object]) -> None:
+    """Raises UserError for a ``typed`` option without effect beside the others in ``given``, presets included."""
+    own = options(name)
+    for key, flag in flags(name).items():
+        needed, *values = flag.needs or [""]
+        found = own.get(needed) if given.get(needed) is None else given[needed]
+        if key in typed and needed in own and typed[key] != own[key] and found not in values:
+            why = f"{needed} is {found}, expected {' or '.join(map(str, values))}"
+            raise UserError(f"{flag.names(key)[0]} {typed[key]} has no effect: {why}; or leave it out")
 
 
 def choose(name: str | None, linear_layers: int | None, vae: bool) -> str:

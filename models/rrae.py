@@ -11,7 +11,6 @@ from torch import Tensor
 
 from models.ae import AE
 from models.networks.base import full_precision
-from utils.errors import UserError
 from utils.flags import Flag, natural, non_negative_float
 
 BLOCK = 10  # steps whose mean loss decides about the rank
@@ -84,11 +83,9 @@ class RRAE(AE):
         target_loss: Annotated[float, Flag("loss to keep", non_negative_float, needs=("adaptive_rank", True))] = 0.0,
         momentum: Annotated[float, Flag("of the running mean of the codes' products", non_negative_float)] = 0.05,
     ):
-        if rank > latent_dim:
-            raise UserError(f"--rank {rank}: the code has n = {latent_dim} dimensions (-n): give a rank up to that")
         super().__init__(architecture, channels, latent_dim)
         self.adaptive_rank, self.target_loss, self.momentum = adaptive_rank, target_loss, momentum
-        self.rank = rank or latent_dim  # the first one, where it is adaptive
+        self.rank = min(rank or latent_dim, latent_dim)  # the first one, where it is adaptive
         self.register_buffer("second_moment", torch.zeros(latent_dim, latent_dim))
         self.register_buffer("kept", torch.tensor(self.rank))
         self.register_buffer("search", torch.zeros(6, dtype=torch.float64))

@@ -48,7 +48,6 @@ def files(tmp_path):
         (("--crop", 178), ["--crop 178", "only for --dataset celeba", "digits"]),
         (("--crop", 150), ["--crop", "150", "148"]),
         (("--squares", "centred"), ["--squares centred", "only for --dataset shape"]),
-        (("--model", "rrae", "--rank", 9, "-n", 4), ["--rank 9", "n = 4"]),
         (("--model", "rrae", "--target-loss", 0.1), ["--target-loss 0.1 has no effect", "adaptive_rank is False"]),
         (("--model", "radogaga", "--components", 5), ["--components 5 has no effect", "prior is factorized", "gmm"]),
         (("--model", "radogaga", "--estimation-width", 5), ["--estimation-width 5 has no effect", "gmm"]),

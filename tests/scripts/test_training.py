@@ -16,6 +16,7 @@ from data.base import VectorDataset
 from experiments import run, train_flags
 from experiments.plan import configuration
 from utils import checkpoint, devices, loop
+from utils.errors import UserError
 
 FLAGS = ("--dataset", "digits", "--vae", "-n", 8, "--train-size", 1000, "--valid-size", 100, "--lr", 1e-3)
 FLAGS += ("--arch", "relu:32", "--batch-size", 4)  # small and fast, and an epoch still has a middle
@@ -53,6 +54,17 @@ def test_adam_takes_the_published_step():
         g = gradients[name]
         expected = before[name] - 1e-2 * g / (g.abs() + 1e-8)  # after bias correction m = g and sqrt(v) = |g|
         assert torch.allclose(p.double(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(("preset", "override"), [
+    ("rae-l2-mnist", ("--penalty", "gp")), ("rae-gp-mnist", ("--penalty", "sn")),
+    ("beta-vae-celeba-ssim", ("--joint",)),
+])  # fmt: skip
+def test_options_of_a_preset_that_an_override_makes_idle_are_no_mistake(preset, override):
+    args = train_flags.parse(["--preset", preset, *override])
+    assert run.RunConfig.from_args(args).model == args.model
+    with pytest.raises(UserError, match="has no effect"):
+        train_flags.parse(["--model", "rae", "--penalty", "sn", "--penalty-weight", "1", "--resume"])
 
 
 def test_no_moment_of_adam_is_subnormal(tmp_path):
