@@ -321,7 +321,7 @@ def test_a_report_from_cells_alone_runs_nothing(scripts, tmp_path, call):
         ".md", ".png", ".json"}  # fmt: skip
     next(kept.iterdir()).unlink()
     result = call("reproduce.py", *elsewhere)
-    assert result.status == 1 and "| not run" in result.out and "1 cells missing: copy the others to" in result.last_line
+    assert result.status == 1 and "| not run" in result.out and "1 cells missing: copy the others" in result.last_line
     assert (
         f"python reproduce.py depth --epochs 4 --seeds 1 --dataset digits --checkpoint {tmp_path}" in result.last_line
     )
