@@ -88,12 +88,11 @@ def draw(trained: Trained, sampler: str, args: argparse.Namespace) -> Tensor | N
         return None
 
 
-def isometry_r(trained: Trained, codes: Tensor, seed: int) -> float | None:
-    """Correlation of inner products in latent and data space, of uniform pairs at the codes of ``--posterior``."""
+def isometry_r(trained: Trained, codes: Tensor, delta: float, seed: int) -> float | None:
+    """Correlation of inner products of steps of length ``delta`` in latent and data space, of uniform pairs."""
     generator = torch.Generator().manual_seed(seed)
     chosen = codes[torch.randperm(len(codes), generator=generator)[:PAIRS]].to(trained.device)
     pairs = isometry.uniform_pairs(*chosen.shape, generator)
-    delta = max(DELTA, isometry.shortest_step(chosen))
     found = isometry.inner_products(lambda z: trained.model.decode(z).flatten(1), chosen, pairs, delta)  # no SSIM
     return isometry.pearson(found["latent"], found["mse-difference"])
 
@@ -115,11 +114,13 @@ def measure(trained: Trained, reference: Reference, args: argparse.Namespace) ->
         if drawn is not None:
             row |= reference.distances(trained, drawn, source, args.seed)
     row |= {"rank": spectrum.rank(), "effective_rank": spectrum.effective_rank()}
-    row |= {"isometry": isometry_r(trained, codes, args.seed), "epochs": trained.epochs}
+    delta = max(DELTA, isometry.shortest_step(codes))
+    row |= {"isometry": isometry_r(trained, codes, delta, args.seed), "epochs": trained.epochs}
     row |= {"parameters": sum(p.numel() for p in trained.model.parameters()), "training_seconds": trained.seconds}
     fid = min(len(codes), args.fid_samples) if reference.extractors else None
     classified = len(trained.dataset("test")) if reference.summary()["classifier_accuracy"] else None
     found = evaluation.cautions(trained, rank=len(codes), fid=fid, classified=classified)
+    found += [f"codes so large that isometry is that of steps of {delta:.2g}, not {DELTA}"] * (delta > DELTA)
     return {key: row.get(key) for key in COLUMNS} | {"cautions": found}
 
 

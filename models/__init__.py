@@ -89,9 +89,11 @@ def build(name: str, init: str = "pytorch", **config) -> Autoencoder:
         )
     if init not in networks.INITS:
         raise UserError(f"unknown init {init!r}: choose from {', '.join(networks.INITS)}")
+    if missing := [key for key in SHARED if key not in config]:
+        raise UserError(f"the model {name} needs {', '.join(missing)}")
     for key in [key for key in config if key != "architecture"]:
         flags(name).get(key, POSITIVE).require(key, config[key])
-    model = MODELS[name](**config | {"architecture": str(config.get("architecture"))})
+    model = MODELS[name](**config | {"architecture": str(config["architecture"])})
     if init == "kaiming":
         networks.initialise_kaiming(nn.ModuleList([model.enc, model.dec]))
     return model

@@ -80,7 +80,10 @@ class RRAE(AE):
         latent_dim: int,
         rank: Annotated[int, Flag("k, singular values that are kept; 0: n, for --adaptive-rank", natural)] = 0,
         adaptive_rank: Annotated[bool, Flag("lower the rank while the loss allows it", switch=True)] = False,
-        target_loss: Annotated[float, Flag("loss to keep", non_negative_float, needs=("adaptive_rank", True))] = 0.0,
+        target_loss: Annotated[
+            float,
+            Flag("loss that the adaptive rank keeps, if known", non_negative_float, needs=("adaptive_rank", True)),
+        ] = 0.0,
         momentum: Annotated[float, Flag("of the running mean of the codes' products", non_negative_float)] = 0.05,
     ):
         super().__init__(architecture, channels, latent_dim)

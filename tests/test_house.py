@@ -5,7 +5,7 @@ import ast
 import pytest
 from conftest import ROOT
 
-SCRIPT_LINES, FILE_LINES, FUNCTION_LINES, PRODUCT_LINES = 250, 200, 60, 12_304
+SCRIPT_LINES, FILE_LINES, FUNCTION_LINES, PRODUCT_LINES = 250, 200, 60, 12_312
 SCRIPTS = {"train", "generation", "singular", "classification", "isometry", "density", "anomaly", "evaluate",
            "dimension", "export", "reproduce", "hubconf"}  # fmt: skip
 # 8,000 for the house after its redesign, the rest for what came after: published protocols, reliability, dimension.

@@ -15,7 +15,9 @@ Lambda1 = Annotated[float, Flag("λ1, weight of the reconstruction D(x, x̂)", n
 Lambda2 = Annotated[float, Flag("λ2, weight of the noise's effect D(x̂, x̆)", non_negative_float, needs=("joint", False))]
 DISTORTIONS = ("mse", "ssim")
 Distortion = Annotated[str, Flag("D(x, x̂): mean squared error or 1 − SSIM", choices=DISTORTIONS)]
-Distortion2 = Annotated[str, Flag("D(x̂, x̆): --loss2 of the release", choices=DISTORTIONS, needs=("joint", False))]
+Distortion2 = Annotated[
+    str, Flag("D(x̂, x̆), likewise: --loss2 of RaDOGAGA's release", choices=DISTORTIONS, needs=("joint", False))
+]
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:

@@ -197,3 +197,8 @@ def test_every_option_of_a_model_has_a_flag_and_a_default():
             assert flag.switch or flag.choices is None or options[key] in flag.choices
             if not flag.switch and flag.choices is None:
                 assert flag.type(str(options[key])) == options[key]
+
+
+def test_a_model_needs_its_sizes():
+    with pytest.raises(UserError, match="the model ae needs architecture, latent_dim"):
+        models.build("ae", channels=1)

@@ -19,7 +19,7 @@ from experiments import evaluation, run
 from experiments import fid_features as features
 from experiments.trained import load
 from models.layers.ssim import ssim
-from utils import latents, metrics
+from utils import isometry, latents, metrics
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -232,6 +232,23 @@ def test_inception_weights_from_a_file(tmp_path, monkeypatch):
     found = extractor.of([grey], 2, "test")
     assert found.shape == (2, 2048) and torch.isfinite(found).all() and extractor.suffix == ""
     assert torch.allclose(found, extractor.of([grey.repeat(1, 3, 1, 1)], 2, "test"))
+
+
+def test_steps_are_longer_where_codes_are_large(trained, tmp_path, call, monkeypatch):
+    """The same model with codes a million times as large has the same r, which steps of 0.01 there have not."""
+    run = load(trained / "digits" / "ae")
+    codes = run.codes(run.dataset("test"))
+    r = evaluate_script.isometry_r(run, codes, evaluate_script.DELTA, 0)
+    with torch.no_grad():
+        run.model.enc.fc.weight *= 1e6
+        run.model.enc.fc.bias *= 1e6
+        run.model.dec.fc.weight /= 1e6
+    codes = run.codes(run.dataset("test"))
+    assert evaluate_script.isometry_r(run, codes, isometry.shortest_step(codes), 0) == pytest.approx(r, abs=2e-3)
+    assert abs(evaluate_script.isometry_r(run, codes, evaluate_script.DELTA, 0) or 0.0) < 0.5 < r
+    monkeypatch.setattr("utils.isometry.ROUNDINGS", 1e5)  # as for such codes
+    done = evaluate(call, trained, tmp_path, "--model-name", "ae", "--features", "none")
+    assert "codes so large that isometry is that of steps of" in done.out
 
 
 class Harm:

@@ -393,7 +393,7 @@ def test_factors_of_shapes_are_columns(tmp_path, call, monkeypatch):
     }
     result = call("reproduce.py", "shape", "--epochs", 1, "--checkpoint", tmp_path, "--save-path", tmp_path)
     assert result.status == 0, result.err
-    (written,) = tmp_path.glob("reproduce/work/*/shape/singular/*.json")
+    (written,) = tmp_path.rglob("singular/*.json")
     factors = json.loads(written.read_text())[0]["factors"]
     header, _, cells = (tmp_path / "reproduce" / "shape.md").read_text().strip().splitlines()[-3:]
     shown = dict(zip(header.split(" | "), cells.split(" | "), strict=True))
